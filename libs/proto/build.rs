@@ -1,0 +1,15 @@
+//! Generates messages and tonic stubs from `/proto`, without an external protobuf compiler.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let files = [
+        "clew/metastore/v1/metastore.proto",
+        "clew/query/v1/query.proto",
+        "clew/shard/v1/shard.proto",
+        "tempopb/tempo.proto",
+    ];
+    println!("cargo:rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(files, [&root])?;
+    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    Ok(())
+}
