@@ -1,0 +1,160 @@
+//! The commands that change the catalog, each a typed request with a typed answer.
+
+use clew_model::{TenantId, UnixNanos};
+use clew_ring::{NodeId, ShardId};
+
+use crate::ident::{ClusterId, DiskId, Incarnation, ReplicaId, RequestId};
+use crate::key::ObjectKey;
+use crate::member::Roles;
+use crate::object::ObjectMeta;
+use crate::outcome::{
+    ClusterOutcome, FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal,
+};
+use crate::wire;
+
+/// The version of the command encoding that this release writes. It grows when an older release
+/// would misread a command; a release that knows a new command must not propose it before every
+/// replica of the metastore can apply it.
+pub const COMMAND_VERSION: u32 = 1;
+
+/// The largest encoded command, in bytes.
+pub const COMMAND_BYTES_MAX: usize = 16 << 20;
+
+/// A request with a typed answer, so that every way to propose a command is typed the same.
+pub trait Request {
+    /// What a caller gets.
+    type Answer;
+
+    /// The command to propose.
+    fn into_command(self) -> Command;
+
+    /// The answer in an outcome of such a command.
+    ///
+    /// # Errors
+    /// The [`Refusal`] in the outcome, or [`Refusal::Mismatched`] for the outcome of another kind
+    /// of command.
+    fn answer(outcome: Outcome) -> Result<Self::Answer, Refusal>;
+}
+
+/// Creates the cluster with its first map generation. Repeating it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateCluster {
+    /// The cluster's id, chosen at random.
+    pub cluster: ClusterId,
+    /// How many shards the first map generation has.
+    pub shard_count: u32,
+}
+
+/// Tells that a node is there and what it runs; repeated as its sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterNode {
+    /// Its name.
+    pub node: NodeId,
+    /// Where its internal RPC listens, as `host:port`.
+    pub addr: String,
+    /// Its failure zone; empty when unknown.
+    pub zone: String,
+    /// Its share of the shards compared with other nodes, at least 1.
+    pub capacity: u32,
+    /// The roles it runs.
+    pub roles: Roles,
+}
+
+/// Asks for the replica id of a disk. The same disk gets the same id; it moves with the disk to
+/// another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssueReplicaId {
+    /// The data directory, by the random id stored in it.
+    pub disk: DiskId,
+    /// The node it is attached to, registered before.
+    pub node: NodeId,
+}
+
+/// Opens a shard's log under a new incarnation and closes the previous one. Repeating a request
+/// gives the same incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenShardLog {
+    /// The shard, of some map generation.
+    pub shard: ShardId,
+    /// The replicas the log starts with, all issued before.
+    pub replicas: Vec<ReplicaId>,
+    /// The incarnation the caller believes open; nothing for a shard that never had a log.
+    pub replaces: Option<Incarnation>,
+    /// Names this attempt over its retries.
+    pub request: RequestId,
+}
+
+/// Registers a flushed object and moves its shard's watermark to its end, if the object starts
+/// exactly at the watermark and its incarnation is open. Repeating it is safe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitFlush {
+    /// The object, already in the bucket.
+    pub object: ObjectMeta,
+}
+
+/// Takes a damaged block out of queries, which then say what they miss.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantineBlock {
+    /// The object.
+    pub object: ObjectKey,
+    /// The tenant of the damaged block.
+    pub tenant: TenantId,
+    /// What is wrong, for the operator; cut to 512 bytes.
+    pub reason: String,
+}
+
+/// A change of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is documented at its content")]
+pub enum Command {
+    CreateCluster(CreateCluster),
+    RegisterNode(RegisterNode),
+    IssueReplicaId(IssueReplicaId),
+    OpenShardLog(OpenShardLog),
+    CommitFlush(CommitFlush),
+    QuarantineBlock(QuarantineBlock),
+}
+
+impl Command {
+    /// The command as bytes for the log, with the proposer's time.
+    pub fn encode(&self, at: UnixNanos) -> Vec<u8> {
+        wire::command::encode(self, at)
+    }
+
+    /// The proposer's time and the command in `bytes`.
+    ///
+    /// # Errors
+    /// [`Refusal::Unsupported`] for a later version or an unknown command, [`Refusal::Invalid`] for
+    /// one that is too large or names something impossible, [`Refusal::Malformed`] for other bytes.
+    pub fn decode(bytes: &[u8]) -> Result<(UnixNanos, Command), Refusal> {
+        wire::command::decode(bytes)
+    }
+}
+
+macro_rules! requests {
+    ($($request:ident => $answer:ty, $pattern:pat => $value:expr;)*) => {$(
+        impl Request for $request {
+            type Answer = $answer;
+
+            fn into_command(self) -> Command {
+                Command::$request(self)
+            }
+
+            fn answer(outcome: Outcome) -> Result<$answer, Refusal> {
+                match outcome {
+                    $pattern => Ok($value),
+                    Outcome::Refused(refusal) => Err(refusal),
+                    _ => Err(Refusal::Mismatched),
+                }
+            }
+        }
+    )*};
+}
+requests! {
+    CreateCluster => ClusterOutcome, Outcome::Cluster(outcome) => outcome;
+    RegisterNode => (), Outcome::NodeRegistered => ();
+    IssueReplicaId => ReplicaId, Outcome::Replica(replica) => replica;
+    OpenShardLog => OpenOutcome, Outcome::Open(outcome) => outcome;
+    CommitFlush => FlushOutcome, Outcome::Flush(outcome) => outcome;
+    QuarantineBlock => QuarantineOutcome, Outcome::Quarantine(outcome) => outcome;
+}

@@ -1,0 +1,205 @@
+//! What the catalog knows about an object: its place in its shard's log and its directory of tenant
+//! blocks.
+
+use clew_model::{TenantId, UnixNanos};
+use clew_ring::ShardId;
+
+use crate::ident::{Incarnation, LogPoint};
+use crate::key::ObjectKey;
+
+/// The most tenants that one object may pack.
+pub const OBJECT_TENANTS_MAX: usize = 65_536;
+
+/// The largest object, in bytes.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 40;
+
+/// One tenant's block inside an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantBlock {
+    /// Whose spans it holds.
+    pub tenant: TenantId,
+    /// Where the block begins in the object, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes, with its footer.
+    pub length: u64,
+    /// How long its footer is, in bytes; it ends the block.
+    pub footer_length: u32,
+    /// The earliest start of its spans.
+    pub min_time: UnixNanos,
+    /// The latest end of its spans. Clients send spans that end before they start, so the catalog
+    /// raises it to `min_time` where it is earlier.
+    pub max_time: UnixNanos,
+    /// How many spans it holds.
+    pub spans: u64,
+    /// How many traces it holds spans of.
+    pub traces: u64,
+    /// How many of those traces may have spans elsewhere.
+    pub splits: u64,
+}
+
+/// An object of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its name in the bucket.
+    pub key: ObjectKey,
+    /// Its size in bytes.
+    pub size: u64,
+    /// It holds the spans of its shard's log after this index.
+    pub from: u64,
+    /// It holds the spans of its shard's log up to and with this entry.
+    pub through: LogPoint,
+    /// 0 for a flushed object; compaction makes higher ones.
+    pub level: u32,
+    /// When it was registered. What the proposer writes here is replaced by the catalog's time.
+    pub created_at: UnixNanos,
+    /// Its blocks, sorted by tenant, one for each.
+    pub tenants: Vec<TenantBlock>,
+}
+
+/// Why the description of an object is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// The key's index is not the one it is registered for.
+    #[error("the object's key is for another log index: {index}")]
+    OtherIndex {
+        /// The index of the registration.
+        index: u64,
+    },
+    /// The range of log indices is empty.
+    #[error("the object covers no log entry: from {from} through {through}")]
+    EmptyRange {
+        /// The index before the first.
+        from: u64,
+        /// The last index.
+        through: u64,
+    },
+    /// No bytes, or more than [`OBJECT_BYTES_MAX`].
+    #[error("the object's size is out of bounds: {size}")]
+    Size {
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// More than [`OBJECT_TENANTS_MAX`] tenants.
+    #[error("the object packs more than {OBJECT_TENANTS_MAX} tenants: {count}")]
+    TooManyTenants {
+        /// How many.
+        count: usize,
+    },
+    /// Tenants out of order or listed twice.
+    #[error("the object's tenants are not sorted and unique: '{tenant}'")]
+    Unsorted {
+        /// The first tenant at a wrong place.
+        tenant: TenantId,
+    },
+    /// A block outside the object or a footer outside its block.
+    #[error("a block's range is out of bounds: tenant '{tenant}'")]
+    BlockRange {
+        /// The block's tenant.
+        tenant: TenantId,
+    },
+}
+
+impl ObjectMeta {
+    /// The shard whose spans it holds.
+    pub fn shard(&self) -> ShardId {
+        self.key.shard()
+    }
+
+    /// The incarnation of the log it was flushed from.
+    pub fn incarnation(&self) -> Incarnation {
+        self.key.incarnation()
+    }
+
+    /// The block of `tenant`, if it has one.
+    pub fn block(&self, tenant: &TenantId) -> Option<&TenantBlock> {
+        let at = self.tenants.binary_search_by(|block| block.tenant.cmp(tenant)).ok()?;
+        self.tenants.get(at)
+    }
+
+    /// Checks that the description is consistent in itself.
+    ///
+    /// # Errors
+    /// The first [`ObjectError`] found.
+    pub fn validate(&self) -> Result<(), ObjectError> {
+        let ObjectKey::Flush(key) = self.key;
+        let (from, through) = (self.from, self.through.index);
+        if key.through != through {
+            return Err(ObjectError::OtherIndex { index: through });
+        }
+        if from >= through {
+            return Err(ObjectError::EmptyRange { from, through });
+        }
+        if self.size == 0 || self.size > OBJECT_BYTES_MAX {
+            return Err(ObjectError::Size { size: self.size });
+        }
+        if self.tenants.len() > OBJECT_TENANTS_MAX {
+            return Err(ObjectError::TooManyTenants { count: self.tenants.len() });
+        }
+        if let Some(pair) = self.tenants.windows(2).find(|pair| pair[0].tenant >= pair[1].tenant) {
+            return Err(ObjectError::Unsorted { tenant: pair[1].tenant.clone() });
+        }
+        let fits = |block: &TenantBlock| {
+            block.offset.checked_add(block.length).is_some_and(|end| end <= self.size)
+                && u64::from(block.footer_length) <= block.length
+        };
+        match self.tenants.iter().find(|block| !fits(block)) {
+            Some(block) => Err(ObjectError::BlockRange { tenant: block.tenant.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object() -> ObjectMeta {
+        let block = |tenant: &str, offset| TenantBlock {
+            tenant: TenantId::parse(tenant).unwrap(),
+            offset,
+            length: 50,
+            footer_length: 10,
+            min_time: UnixNanos(5),
+            max_time: UnixNanos(5),
+            spans: 1,
+            traces: 1,
+            splits: 0,
+        };
+        ObjectMeta {
+            key: ObjectKey::flush(ShardId(0), Incarnation(1), 9, 1),
+            size: 100,
+            from: 3,
+            through: LogPoint { term: 1, leader: 1, index: 9 },
+            level: 0,
+            created_at: UnixNanos(0),
+            tenants: vec![block("a", 0), block("b", 50)],
+        }
+    }
+
+    #[test]
+    fn a_consistent_object_is_accepted() {
+        assert_eq!(object().validate(), Ok(()));
+        assert_eq!(object().block(&TenantId::parse("b").unwrap()).unwrap().offset, 50);
+        assert_eq!(object().block(&TenantId::parse("c").unwrap()), None);
+    }
+
+    #[test]
+    fn inconsistent_objects_are_refused() {
+        type Change = fn(&mut ObjectMeta);
+        let cases: [(Change, &str); 8] = [
+            (|o| o.through.index = 10, "the object's key is for another log index: 10"),
+            (|o| o.from = 9, "the object covers no log entry: from 9 through 9"),
+            (|o| o.size = 0, "the object's size is out of bounds: 0"),
+            (|o| o.size = u64::MAX, "the object's size is out of bounds: 18446744073709551615"),
+            (|o| o.size = 99, "a block's range is out of bounds: tenant 'b'"),
+            (|o| o.tenants[0].offset = u64::MAX, "a block's range is out of bounds: tenant 'a'"),
+            (|o| o.tenants[0].footer_length = 51, "a block's range is out of bounds: tenant 'a'"),
+            (|o| o.tenants.swap(0, 1), "the object's tenants are not sorted and unique: 'a'"),
+        ];
+        for (change, message) in cases {
+            let mut object = object();
+            change(&mut object);
+            assert_eq!(object.validate().unwrap_err().to_string(), message);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The catalog itself: what a log of commands adds up to.
+//!
+//! [`State::apply`] depends on the state and the command alone, so every replica that has applied
+//! the same log holds the same state, byte for byte in [`State::encode`].
+
+mod logs;
+mod members;
+
+pub(crate) use logs::{index_object, remove_block};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clew_model::{TenantId, UnixNanos};
+use clew_ring::{MapGeneration, NodeId, ShardId, ShardMap};
+
+use crate::changes::{Change, ChangeKind, ChangeLog};
+use crate::command::Command;
+use crate::ident::{ClusterId, DiskId, Incarnation, LogPoint, ReplicaId, RequestId};
+use crate::key::ObjectKey;
+use crate::member::NodeInfo;
+use crate::object::ObjectMeta;
+use crate::outcome::{Outcome, Refusal};
+use crate::view::Quarantine;
+
+/// The blocks of each tenant, by object.
+pub(crate) type TenantObjects = BTreeMap<TenantId, BTreeMap<ObjectKey, Arc<ObjectMeta>>>;
+
+/// A generation of the shard map and when it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Its shards.
+    pub map: Arc<MapGeneration>,
+    /// When it was created.
+    pub created_at: UnixNanos,
+}
+
+/// The open log of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardLog {
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    /// Everything up to and with this entry is in registered objects.
+    pub watermark: LogPoint,
+    /// The replicas it started with.
+    pub replicas: Vec<ReplicaId>,
+    /// When it was opened.
+    pub opened_at: UnixNanos,
+    /// The request that opened it.
+    pub opened_by: RequestId,
+}
+
+/// A replica id and where its disk is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaInfo {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The disk it belongs to for ever.
+    pub disk: DiskId,
+    /// The node the disk was last attached to.
+    pub node: NodeId,
+}
+
+/// What may still become of an object found in the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// The catalog refers to it.
+    Registered,
+    /// It may be registered later, or this catalog is older than the object.
+    MayRegister,
+    /// No command can ever register it: it may be deleted.
+    Dead,
+}
+
+/// The catalog's state. Grows by [`State::apply`] only.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    pub(crate) revision: u64,
+    pub(crate) now: UnixNanos,
+    pub(crate) cluster: Option<ClusterId>,
+    /// The catalog's own incarnation: 1 when created, higher after each restore of a backup.
+    pub(crate) incarnation: u64,
+    pub(crate) generations: Vec<Generation>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeInfo>,
+    pub(crate) replicas: BTreeMap<DiskId, ReplicaInfo>,
+    pub(crate) replica_disks: BTreeMap<ReplicaId, DiskId>,
+    pub(crate) last_incarnation: u64,
+    pub(crate) shards: BTreeMap<ShardId, ShardLog>,
+    pub(crate) objects: BTreeMap<ObjectKey, Arc<ObjectMeta>>,
+    pub(crate) quarantined: BTreeMap<(TenantId, ObjectKey), Quarantine>,
+    /// Derived: what queries of a tenant read, without its quarantined blocks.
+    pub(crate) by_tenant: TenantObjects,
+    /// Derived: the latest changes, for readers that follow.
+    pub(crate) changes: ChangeLog,
+}
+
+impl PartialEq for State {
+    /// Whether both hold the same catalog; how far back their change lists reach does not count.
+    fn eq(&self, other: &State) -> bool {
+        self.encode() == other.encode()
+    }
+}
+
+impl Eq for State {}
+
+impl State {
+    /// The state before the first command.
+    pub fn new() -> State {
+        State::default()
+    }
+
+    /// Applies the command at log index `index`, which becomes the revision whatever the outcome.
+    ///
+    /// Never panics: bytes that are no known command are an [`Outcome::Refused`]. An index that is
+    /// not above the revision was applied before and changes nothing.
+    pub fn apply(&mut self, index: u64, command: &[u8]) -> Outcome {
+        if index <= self.revision {
+            return Outcome::Refused(Refusal::Replayed { revision: self.revision });
+        }
+        self.revision = index;
+        let (at, command) = match Command::decode(command) {
+            Ok(decoded) => decoded,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        self.now = self.now.max(at);
+        if self.cluster.is_none() && !matches!(command, Command::CreateCluster(_)) {
+            return Outcome::Refused(Refusal::NoCluster);
+        }
+        let result = match command {
+            Command::CreateCluster(command) => self.create_cluster(&command),
+            Command::RegisterNode(command) => self.register_node(command),
+            Command::IssueReplicaId(command) => self.issue_replica_id(command),
+            Command::OpenShardLog(command) => self.open_shard_log(command),
+            Command::CommitFlush(command) => self.commit_flush(command),
+            Command::QuarantineBlock(command) => self.quarantine_block(command),
+        };
+        result.unwrap_or_else(Outcome::Refused)
+    }
+
+    /// The log index of the last command applied.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The latest time that any proposer has told.
+    pub fn now(&self) -> UnixNanos {
+        self.now
+    }
+
+    /// The cluster, once created.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// The catalog's own incarnation: 1 when created, higher after each restore of a backup.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// The live map generations, ascending.
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    /// The live map generations as a shard map.
+    pub fn shard_map(&self) -> ShardMap {
+        let maps = self.generations.iter().map(|g| MapGeneration::clone(&g.map)).collect();
+        ShardMap::new(maps).unwrap_or_default()
+    }
+
+    /// The nodes that ever registered, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values()
+    }
+
+    /// The replicas ever issued.
+    pub fn replicas(&self) -> impl Iterator<Item = &ReplicaInfo> {
+        self.replicas.values()
+    }
+
+    /// The open log of `shard`.
+    pub fn shard_log(&self, shard: ShardId) -> Option<&ShardLog> {
+        self.shards.get(&shard)
+    }
+
+    /// The open logs, by shard.
+    pub fn shard_logs(&self) -> impl Iterator<Item = (ShardId, &ShardLog)> {
+        self.shards.iter().map(|(shard, log)| (*shard, log))
+    }
+
+    /// The object of that key.
+    pub fn object(&self, key: &ObjectKey) -> Option<&Arc<ObjectMeta>> {
+        self.objects.get(key)
+    }
+
+    /// All objects, by key.
+    pub fn objects(&self) -> impl ExactSizeIterator<Item = &Arc<ObjectMeta>> {
+        self.objects.values()
+    }
+
+    /// The flushed objects that hold exactly the entries in (`after`, `through`] of a shard's log,
+    /// in order; nothing if either is not the border of a flush, or an object between was compacted.
+    pub fn flushes(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        after: u64,
+        through: u64,
+    ) -> Option<Vec<Arc<ObjectMeta>>> {
+        if after >= through {
+            return (after == through).then(Vec::new);
+        }
+        let first = ObjectKey::flush(shard, incarnation, after.checked_add(1)?, 0);
+        let last = ObjectKey::flush(shard, incarnation, through, u64::MAX);
+        let mut border = after;
+        let mut objects = Vec::new();
+        for object in self.objects.range(first..=last).map(|(_, object)| object) {
+            if object.from != border {
+                return None;
+            }
+            border = object.through.index;
+            objects.push(Arc::clone(object));
+        }
+        (border == through).then_some(objects)
+    }
+
+    /// What may still become of an object of that key.
+    ///
+    /// Only sound if the object was seen in the bucket before this state was read, and if the
+    /// catalog is no restored backup.
+    pub fn liveness(&self, key: &ObjectKey) -> Liveness {
+        let ObjectKey::Flush(flush) = key;
+        if self.objects.contains_key(key) {
+            return Liveness::Registered;
+        }
+        let open = self.shards.get(&flush.shard);
+        let dead = match open {
+            _ if flush.incarnation.0 > self.last_incarnation => false,
+            Some(log) if log.incarnation == flush.incarnation => {
+                flush.through <= log.watermark.index
+            }
+            Some(_) | None => true,
+        };
+        if dead { Liveness::Dead } else { Liveness::MayRegister }
+    }
+
+    /// The changes after `revision` up to now, oldest first; nothing if the catalog does not
+    /// remember that far, or has not come that far: then take a new view.
+    pub fn changes_since(&self, revision: u64) -> Option<Vec<Change>> {
+        if revision > self.revision {
+            return None;
+        }
+        self.changes.since(revision)
+    }
+
+    fn note(&mut self, kind: ChangeKind) {
+        self.changes.push(Change { revision: self.revision, kind });
+    }
+}

@@ -1,0 +1,89 @@
+//! Commands about the cluster and its members.
+
+use std::sync::Arc;
+
+use clew_ring::MapGeneration;
+
+use super::{Generation, ReplicaInfo, State};
+use crate::changes::ChangeLog;
+use crate::command::{CreateCluster, IssueReplicaId, RegisterNode};
+use crate::ident::ReplicaId;
+use crate::member::NodeInfo;
+use crate::outcome::{ClusterOutcome, Outcome, Refusal};
+
+/// The most nodes the catalog remembers.
+pub(crate) const NODES_MAX: usize = 4_096;
+
+/// The most replica ids the catalog issues.
+pub(crate) const REPLICAS_MAX: usize = 65_536;
+
+const ADDR_BYTES_MAX: usize = 256;
+const ZONE_BYTES_MAX: usize = 128;
+const CAPACITY_MAX: u32 = 1_000_000;
+
+impl State {
+    pub(super) fn create_cluster(&mut self, command: &CreateCluster) -> Result<Outcome, Refusal> {
+        if let Some(cluster) = self.cluster {
+            return Ok(Outcome::Cluster(if cluster == command.cluster {
+                ClusterOutcome::AlreadyCreated
+            } else {
+                ClusterOutcome::Different { cluster }
+            }));
+        }
+        let map = MapGeneration::uniform(1, command.shard_count)
+            .map_err(|error| Refusal::Invalid { reason: error.to_string() })?;
+        let generation = Generation { map: Arc::new(map), created_at: self.now };
+        self.cluster = Some(command.cluster);
+        self.incarnation = 1;
+        self.generations.push(generation);
+        // A reader that looked before has to look again: changes do not tell the cluster's id.
+        self.changes = ChangeLog::starting_after(self.revision);
+        Ok(Outcome::Cluster(ClusterOutcome::Created))
+    }
+
+    pub(super) fn register_node(&mut self, command: RegisterNode) -> Result<Outcome, Refusal> {
+        let RegisterNode { node, addr, zone, capacity, roles } = command;
+        let invalid = |reason: String| Err(Refusal::Invalid { reason });
+        if addr.is_empty() || addr.len() > ADDR_BYTES_MAX {
+            return invalid(format!("the address must have 1 to {ADDR_BYTES_MAX} bytes"));
+        }
+        if zone.len() > ZONE_BYTES_MAX {
+            return invalid(format!("the zone must have at most {ZONE_BYTES_MAX} bytes"));
+        }
+        if capacity == 0 || capacity > CAPACITY_MAX {
+            return invalid(format!("the capacity must be from 1 to {CAPACITY_MAX}: {capacity}"));
+        }
+        if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node) {
+            return Err(full("nodes", NODES_MAX));
+        }
+        let first_seen = self.nodes.get(&node).map_or(self.now, |known| known.first_seen);
+        let last_seen = self.now;
+        let info =
+            NodeInfo { node: node.clone(), addr, zone, capacity, roles, first_seen, last_seen };
+        self.nodes.insert(node, info);
+        Ok(Outcome::NodeRegistered)
+    }
+
+    pub(super) fn issue_replica_id(&mut self, command: IssueReplicaId) -> Result<Outcome, Refusal> {
+        let IssueReplicaId { disk, node } = command;
+        if !self.nodes.contains_key(&node) {
+            return Err(Refusal::UnknownNode);
+        }
+        if let Some(known) = self.replicas.get_mut(&disk) {
+            known.node = node;
+            return Ok(Outcome::Replica(known.replica));
+        }
+        if self.replicas.len() >= REPLICAS_MAX {
+            return Err(full("replicas", REPLICAS_MAX));
+        }
+        let last = self.replica_disks.last_key_value().map_or(0, |(replica, _)| replica.0);
+        let replica = ReplicaId(last + 1);
+        self.replica_disks.insert(replica, disk);
+        self.replicas.insert(disk, ReplicaInfo { replica, disk, node });
+        Ok(Outcome::Replica(replica))
+    }
+}
+
+fn full(what: &str, limit: usize) -> Refusal {
+    Refusal::Full { what: what.to_owned(), limit: limit as u64 }
+}

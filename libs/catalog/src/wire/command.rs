@@ -1,0 +1,211 @@
+//! The encoding of commands in the metastore's log.
+
+use clew_model::UnixNanos;
+use prost::Message;
+
+use super::{KeyMessage, ObjectMessage};
+use crate::command::{
+    COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster, IssueReplicaId,
+    OpenShardLog, QuarantineBlock, RegisterNode,
+};
+use crate::error::DecodeError;
+use crate::ident::{ClusterId, DiskId, Incarnation, ReplicaId, RequestId};
+use crate::member::Roles;
+use crate::outcome::Refusal;
+
+#[derive(Clone, PartialEq, Message)]
+struct CommandMessage {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(fixed64, tag = "2")]
+    at: u64,
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15")]
+    body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Body {
+    #[prost(message, tag = "10")]
+    CreateCluster(CreateClusterMessage),
+    #[prost(message, tag = "11")]
+    RegisterNode(RegisterNodeMessage),
+    #[prost(message, tag = "12")]
+    IssueReplicaId(IssueReplicaIdMessage),
+    #[prost(message, tag = "13")]
+    OpenShardLog(OpenShardLogMessage),
+    #[prost(message, tag = "14")]
+    CommitFlush(CommitFlushMessage),
+    #[prost(message, tag = "15")]
+    QuarantineBlock(QuarantineBlockMessage),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreateClusterMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    cluster: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    shard_count: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RegisterNodeMessage {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(string, tag = "2")]
+    addr: String,
+    #[prost(string, tag = "3")]
+    zone: String,
+    #[prost(uint32, tag = "4")]
+    capacity: u32,
+    #[prost(uint32, tag = "5")]
+    roles: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IssueReplicaIdMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    disk: Vec<u8>,
+    #[prost(string, tag = "2")]
+    node: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OpenShardLogMessage {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    #[prost(uint64, repeated, tag = "2")]
+    replicas: Vec<u64>,
+    #[prost(uint64, optional, tag = "3")]
+    replaces: Option<u64>,
+    #[prost(bytes = "vec", tag = "4")]
+    request: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CommitFlushMessage {
+    #[prost(message, optional, tag = "1")]
+    object: Option<ObjectMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct QuarantineBlockMessage {
+    #[prost(message, optional, tag = "1")]
+    key: Option<KeyMessage>,
+    #[prost(string, tag = "2")]
+    tenant: String,
+    #[prost(string, tag = "3")]
+    reason: String,
+}
+
+pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
+    let body = match command {
+        Command::CreateCluster(c) => Body::CreateCluster(CreateClusterMessage {
+            cluster: c.cluster.0.to_vec(),
+            shard_count: c.shard_count,
+        }),
+        Command::RegisterNode(c) => Body::RegisterNode(RegisterNodeMessage {
+            node: c.node.to_string(),
+            addr: c.addr.clone(),
+            zone: c.zone.clone(),
+            capacity: c.capacity,
+            roles: c.roles.0,
+        }),
+        Command::IssueReplicaId(c) => Body::IssueReplicaId(IssueReplicaIdMessage {
+            disk: c.disk.0.to_vec(),
+            node: c.node.to_string(),
+        }),
+        Command::OpenShardLog(c) => Body::OpenShardLog(OpenShardLogMessage {
+            shard: c.shard.0,
+            replicas: c.replicas.iter().map(|replica| replica.0).collect(),
+            replaces: c.replaces.map(|incarnation| incarnation.0),
+            request: c.request.0.to_vec(),
+        }),
+        Command::CommitFlush(c) => Body::CommitFlush(CommitFlushMessage {
+            object: Some(super::object_message(&c.object, |_| 0)),
+        }),
+        Command::QuarantineBlock(c) => Body::QuarantineBlock(QuarantineBlockMessage {
+            key: Some(c.object.into()),
+            tenant: c.tenant.to_string(),
+            reason: c.reason.clone(),
+        }),
+    };
+    CommandMessage { version: COMMAND_VERSION, at: at.0, body: Some(body) }.encode_to_vec()
+}
+
+pub(crate) fn decode(bytes: &[u8]) -> Result<(UnixNanos, Command), Refusal> {
+    if bytes.len() > COMMAND_BYTES_MAX {
+        let reason = format!("larger than {COMMAND_BYTES_MAX} bytes: {}", bytes.len());
+        return Err(Refusal::Invalid { reason });
+    }
+    let message = CommandMessage::decode(bytes).map_err(|_| Refusal::Malformed)?;
+    let CommandMessage { version, at, body } = message;
+    match (version, body) {
+        (0, _) => Err(Refusal::Malformed),
+        (COMMAND_VERSION, Some(body)) => match command(body) {
+            Ok(command) => Ok((UnixNanos(at), command)),
+            Err(error) => Err(Refusal::Invalid { reason: error.to_string() }),
+        },
+        (version, _) => Err(Refusal::Unsupported { version }),
+    }
+}
+
+fn command(body: Body) -> Result<Command, DecodeError> {
+    Ok(match body {
+        Body::CreateCluster(m) => Command::CreateCluster(CreateCluster {
+            cluster: ClusterId(super::id16(&m.cluster)?),
+            shard_count: m.shard_count,
+        }),
+        Body::RegisterNode(m) => Command::RegisterNode(RegisterNode {
+            node: super::node(&m.node)?,
+            addr: m.addr,
+            zone: m.zone,
+            capacity: m.capacity,
+            roles: Roles(m.roles),
+        }),
+        Body::IssueReplicaId(m) => Command::IssueReplicaId(IssueReplicaId {
+            disk: DiskId(super::id16(&m.disk)?),
+            node: super::node(&m.node)?,
+        }),
+        Body::OpenShardLog(m) => Command::OpenShardLog(OpenShardLog {
+            shard: super::shard(m.shard)?,
+            replicas: m.replicas.into_iter().map(ReplicaId).collect(),
+            replaces: m.replaces.map(Incarnation),
+            request: RequestId(super::id16(&m.request)?),
+        }),
+        Body::CommitFlush(m) => {
+            let object = m.object.ok_or(DecodeError::Inconsistent { what: "object" })?;
+            Command::CommitFlush(CommitFlush { object: super::object(&object, &[])? })
+        }
+        Body::QuarantineBlock(m) => Command::QuarantineBlock(QuarantineBlock {
+            object: super::key(m.key)?,
+            tenant: super::tenant(&m.tenant)?,
+            reason: m.reason,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn later_commands_are_unsupported() {
+        let later = CommandMessage { version: 2, at: 5, body: None }.encode_to_vec();
+        assert_eq!(decode(&later), Err(Refusal::Unsupported { version: 2 }));
+        let unknown_body = [8, 1, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0xaa, 0x06, 0];
+        assert_eq!(decode(&unknown_body), Err(Refusal::Unsupported { version: 1 }));
+        assert_eq!(decode(&[]), Err(Refusal::Malformed));
+        assert!(matches!(decode(&vec![0; COMMAND_BYTES_MAX + 1]), Err(Refusal::Invalid { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok((at, command)) = decode(&bytes) {
+                prop_assert_eq!(decode(&encode(&command, at)), Ok((at, command)));
+            }
+        }
+    }
+}
