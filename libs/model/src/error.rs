@@ -1,4 +1,7 @@
-//! What a caller should do about an error: the one classification every crate's error maps to.
+//! What a caller should do about an error: the one classification every crate's error maps to,
+//! and the errors of this crate.
+
+use crate::wire::WireError;
 
 /// The caller's next step. A kind exists only where callers act differently.
 ///
@@ -68,6 +71,50 @@ impl ErrorKind {
 impl std::fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Why bytes from outside, or from storage, could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// The outer messages of a request do not parse, so that its spans cannot even be counted.
+    #[error("the request is not an OTLP trace message: {0}")]
+    Request(#[source] WireError),
+    /// The request is not OTLP/JSON.
+    #[error("the request is not OTLP JSON: {message} at line {line} column {column}")]
+    Json {
+        /// What was wrong, with the field's name where it is known.
+        message: String,
+        /// Line of the body, counted from 1; 0 when unknown.
+        line: usize,
+        /// Column in that line, counted from 1; 0 when unknown.
+        column: usize,
+    },
+    /// The request has more bytes than allowed.
+    #[error("the request is too large: {bytes} bytes, at most {bytes_max}")]
+    TooLarge {
+        /// Size of the request in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
+    /// Stored span bytes do not parse.
+    #[error("stored spans are damaged: {0}")]
+    Damaged(#[source] WireError),
+    /// A stored span whose trace id or span id is none.
+    #[error("stored spans are damaged: a span has no valid trace id or span id")]
+    DamagedId,
+}
+
+impl ModelError {
+    /// What the caller should do about it.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            ModelError::Request(_) | ModelError::Json { .. } | ModelError::TooLarge { .. } => {
+                ErrorKind::Invalid
+            }
+            ModelError::Damaged(_) | ModelError::DamagedId => ErrorKind::Corrupt,
+        }
     }
 }
 

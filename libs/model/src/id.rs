@@ -4,7 +4,9 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// A character that is no hexadecimal digit.
-    #[error("trace IDs can only contain hex characters: invalid character '{character}' at position {position}")]
+    #[error(
+        "trace IDs can only contain hex characters: invalid character '{character}' at position {position}"
+    )]
     NotHex {
         /// The offending character.
         character: char,
@@ -100,7 +102,7 @@ pub fn to_hex(bytes: &[u8]) -> String {
 
 /// The bytes that `text` spells in hexadecimal, or nothing if it is not an even number of digits.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     let digits = text.as_bytes();

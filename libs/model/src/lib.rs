@@ -19,7 +19,8 @@ pub mod time;
 pub mod trace;
 pub mod wire;
 
-pub use error::ErrorKind;
+pub use error::{ErrorKind, ModelError};
 pub use id::{IdError, SpanId, TraceId};
 pub use tenant::{TenantError, TenantId};
 pub use time::UnixNanos;
+pub use trace::{Trace, TraceSummary};

@@ -1,9 +1,22 @@
 //! A trace as a set of spans, each with the resource and scope it was reported under.
+//!
+//! Merge laws: a span's identity is (span id, kind). Of spans with equal identity the greatest by
+//! (encoded length, encoded bytes, resource, scope) stays. Because that is a total order over what
+//! a span is, [`Trace::merge`] gives the same trace for the same spans in any order, in any
+//! grouping, and any number of times.
+
+mod decode;
+mod encode;
+mod merge;
+mod summary;
+mod unshare;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use self::encode::{ResourceGroup, ScopeGroup, group_spans};
+pub use self::summary::{ServiceStats, TraceSummary};
 use crate::TraceId;
 
 /// A resource as it was sent: the encoded `Resource` message and its schema URL.

@@ -89,6 +89,17 @@ impl<'a> Field<'a> {
             _ => Err(WireError::WrongType(self.number)),
         }
     }
+
+    /// The value of a fixed32 field.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    pub fn fixed32(&self) -> Result<u32, WireError> {
+        match self.value {
+            Value::Fixed32(value) => Ok(value),
+            _ => Err(WireError::WrongType(self.number)),
+        }
+    }
 }
 
 /// Reads the fields of one message in order.
@@ -101,6 +112,11 @@ impl<'a> Reader<'a> {
     /// A reader of the message in `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { rest: bytes }
+    }
+
+    /// The bytes not read yet. What a field took is the difference of two calls.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// The next field, or `None` at the end of the message.
@@ -187,7 +203,7 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push((value & 0x7f) as u8);
 }
 
 /// How many bytes [`put_varint`] writes for `value`.

@@ -135,7 +135,9 @@ impl<'a> SpanView<'a> {
     }
 
     /// The span's attributes in stored order.
-    pub fn attributes(&self) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
+    pub fn attributes(
+        &self,
+    ) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
         messages(self.raw, Self::ATTRIBUTES).map(|m| KeyValueView::parse(m?))
     }
 
@@ -287,7 +289,9 @@ impl<'a> EventView<'a> {
     }
 
     /// The event's attributes.
-    pub fn attributes(&self) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
+    pub fn attributes(
+        &self,
+    ) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
         messages(self.raw, 3).map(|m| KeyValueView::parse(m?))
     }
 }
@@ -322,7 +326,9 @@ impl<'a> LinkView<'a> {
     }
 
     /// The link's attributes.
-    pub fn attributes(&self) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
+    pub fn attributes(
+        &self,
+    ) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
         messages(self.raw, 4).map(|m| KeyValueView::parse(m?))
     }
 }
@@ -357,7 +363,9 @@ impl<'a> ScopeView<'a> {
     }
 
     /// The scope's attributes.
-    pub fn attributes(&self) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
+    pub fn attributes(
+        &self,
+    ) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
         messages(self.raw, 3).map(|m| KeyValueView::parse(m?))
     }
 }
