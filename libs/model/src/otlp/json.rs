@@ -203,21 +203,27 @@ fn put_message<'de, D: Deserializer<'de>>(
 ) -> Result<(), D::Error> {
     let field_start = out.len();
     put_varint(out, u64::from(field.number) << 3 | 2);
+    // Most messages are short enough for a length of one byte.
+    out.push(0);
     let start = out.len();
     let sent = OptionalMessage { def, out }.deserialize(deserializer)?;
     if !sent && presence != Presence::Element {
         out.truncate(field_start);
         return Ok(());
     }
-    let length = out.len() - start;
-    let length = u64::try_from(length).map_err(D::Error::custom)?;
-    let shift = varint_len(length);
     let end = out.len();
-    out.resize(end + shift, 0);
-    out.copy_within(start..end, start + shift);
-    let mut header = Vec::with_capacity(shift);
-    put_varint(&mut header, length);
-    out[start..start + shift].copy_from_slice(&header);
+    let length = u64::try_from(end - start).map_err(D::Error::custom)?;
+    let extra = varint_len(length) - 1;
+    if extra > 0 {
+        out.resize(end + extra, 0);
+        out.copy_within(start..end, start + extra);
+    }
+    let mut rest = length;
+    for byte in &mut out[start - 1..start + extra] {
+        *byte = (rest & 0x7f) as u8 | 0x80;
+        rest >>= 7;
+    }
+    out[start + extra - 1] &= 0x7f;
     Ok(())
 }
 
