@@ -106,6 +106,29 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_copied() {
+        let mut span = Vec::new();
+        put_bytes_field(&mut span, 1, &[1; 16]);
+        put_bytes_field(&mut span, 2, &[1; 8]);
+        let mut scope_spans = Vec::new();
+        put_bytes_field(&mut scope_spans, 1, b"\x0a\x01n");
+        put_bytes_field(&mut scope_spans, 2, &span);
+        let mut resource_spans = Vec::new();
+        put_bytes_field(&mut resource_spans, 1, b"\x10\x07");
+        put_bytes_field(&mut resource_spans, 2, &scope_spans);
+        let mut body = Vec::new();
+        put_bytes_field(&mut body, 1, &resource_spans);
+        let body = Bytes::from(body);
+        let trace = Trace::decode(&body).unwrap().remove(0);
+        let record = &trace.spans[0];
+        assert_eq!(record.bytes, span);
+        let memory = body.as_ptr_range();
+        for part in [&record.bytes, &record.resource.bytes, &record.scope.bytes] {
+            assert!(!part.is_empty() && memory.contains(&part.as_ptr()));
+        }
+    }
+
+    #[test]
     fn nothing_is_no_trace() {
         assert_eq!(Trace::decode(&Bytes::new()), Ok(Vec::new()));
     }

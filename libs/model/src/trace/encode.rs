@@ -115,3 +115,49 @@ impl<'a, R: Ord> Interner<'a, R> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn span(resource: &'static [u8], scope: &'static [u8], span: &'static [u8]) -> SpanRecord {
+        let schema_url: Arc<str> = Arc::from("u");
+        let resource = ResourceRecord { bytes: Bytes::from_static(resource), schema_url };
+        let scope = ScopeRecord { bytes: Bytes::from_static(scope), ..Default::default() };
+        SpanRecord {
+            resource: Arc::new(resource),
+            scope: Arc::new(scope),
+            bytes: Bytes::from_static(span),
+        }
+    }
+
+    #[test]
+    fn equal_records_at_different_addresses_are_one_group() {
+        let spans = [span(b"r", b"s", b"1"), span(b"q", b"s", b"2"), span(b"r", b"t", b"3")];
+        let again = [span(b"r", b"s", b"4"), span(b"q", b"s", b"5"), span(b"p", b"s", b"6")];
+        let spans = [spans, again].concat();
+        let found: Vec<_> = group_spans(&spans)
+            .iter()
+            .flat_map(|group| group.scopes.iter().map(move |scope| (group, scope)))
+            .map(|(group, scope)| {
+                let spans: Vec<u8> = scope.spans.iter().map(|span| span.bytes[0]).collect();
+                (group.resource.bytes[0], scope.scope.bytes[0], spans)
+            })
+            .collect();
+        let expected = [
+            (b'r', b's', b"14".to_vec()),
+            (b'r', b't', b"3".to_vec()),
+            (b'q', b's', b"25".to_vec()),
+            (b'p', b's', b"6".to_vec()),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_encoding_is_as_protobuf_has_it() {
+        let trace = Trace { id: crate::TraceId([1; 16]), spans: vec![span(b"r", b"", b"1")] };
+        assert_eq!(trace.encode(), b"\x0a\x0b\x0a\x01r\x12\x03\x12\x011\x1a\x01u");
+    }
+}

@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
     use crate::TraceId;
-    use crate::trace::ResourceRecord;
+    use crate::trace::{ResourceRecord, ScopeRecord};
     use crate::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
 
     const ID: TraceId = TraceId([1; 16]);
@@ -125,6 +125,15 @@ mod tests {
         let resource =
             ResourceRecord { bytes: Bytes::from_static(b"\x10\x01"), ..Default::default() };
         let great = SpanRecord { resource: Arc::new(resource), ..small.clone() };
+        assert_eq!(merge(vec![great.clone(), small.clone()]), std::slice::from_ref(&great));
+        assert_eq!(merge(vec![small, great.clone()]), [great]);
+    }
+
+    #[test]
+    fn equal_spans_of_two_scopes_keep_the_greater_scope() {
+        let small = span(1, 1, 5, "a");
+        let scope = ScopeRecord { bytes: Bytes::from_static(b"\x0a\x01n"), ..Default::default() };
+        let great = SpanRecord { scope: Arc::new(scope), ..small.clone() };
         assert_eq!(merge(vec![great.clone(), small.clone()]), std::slice::from_ref(&great));
         assert_eq!(merge(vec![small, great.clone()]), [great]);
     }

@@ -98,6 +98,20 @@ proptest! {
     }
 
     #[test]
+    fn fragments_that_share_nothing_in_memory_encode_like_the_whole(
+        request in request(),
+        hands in proptest::collection::vec(any::<u8>(), 1..20),
+    ) {
+        for trace in decode(&request) {
+            let fragments = deal(&trace, &hands, 3).into_iter().flat_map(|fragment| {
+                Trace::decode(&Bytes::from(fragment.encode())).unwrap()
+            });
+            let merged = Trace::merge(fragments).unwrap();
+            prop_assert_eq!(merged.encode(), Trace::merge([trace]).unwrap().encode());
+        }
+    }
+
+    #[test]
     fn a_merged_trace_has_each_identity_once_and_is_sorted(request in request()) {
         let whole = one_trace(&request);
         let keys = |trace: &Trace| -> Vec<_> {
