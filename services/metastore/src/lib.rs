@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The metastore: the catalog of `clew_catalog` replicated by one raft group, behind
+//! `clew.metastore.v1.MetastoreService`.
+//!
+//! Invariants: the catalog changes only by committed commands; a view is never older than the
+//! moment it was asked for, because it waits for a read index taken after the call arrived.
+
+mod config;
+mod error;
+mod machine;
+mod service;
+
+pub use config::Config;
+pub use error::MetastoreError;
+pub use service::{Metastore, Parts};

@@ -1,0 +1,71 @@
+# Clew. `make` alone lists the targets.
+#
+# Build results go to one folder outside the checkout, so that a fresh clone builds only what
+# changed. Set CARGO_TARGET_DIR to use another.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/clew
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+VENV := $(CACHE)/venv
+PYTHON := $(VENV)/bin/python
+CLEW := $(CARGO_TARGET_DIR)/debug/clew
+DATA_DIR ?= .clew
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: build ## Start Clew on local disk (data in .clew, ARGS="--set key=value")
+	$(CLEW) serve --data-dir $(DATA_DIR) $(ARGS)
+
+.PHONY: demo
+demo: python ## Send a minute of realistic multi-service traces with the real SDKs
+	$(PYTHON) loadtest/demo/shop.py $(ARGS)
+
+.PHONY: build
+build: system ## Build the binary
+	cargo build --locked -p clew --bin clew
+
+.PHONY: release
+release: system ## Build the binary as it is shipped (slower build, faster program)
+	cargo build --locked --release -p clew --bin clew
+
+.PHONY: test
+test: unit e2e ## Run every test
+
+.PHONY: unit
+unit: system ## Run the tests of the crates
+	cargo test --locked --workspace --quiet
+
+.PHONY: e2e
+e2e: system python ## Run the real binary against real clients, and kill it
+	cargo build --locked -p clew --bin clew --features failpoints
+	CLEW_BINARY=$(CLEW) $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
+
+.PHONY: verify
+verify: system ## Check format, lints, layering, licences; changes nothing
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	.ci/deny
+
+.PHONY: fix
+fix: system ## Format, and apply what the lints can repair by themselves
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged --quiet
+	cargo fmt --all
+
+.PHONY: system
+system: ## Install the system packages that are missing (Debian)
+	@.ci/system
+
+.PHONY: python
+python: system
+	@.ci/python $(VENV) services/clew/tests/e2e/requirements.txt
+
+.PHONY: clean
+clean: ## Remove build results and local data
+	rm -rf $(CARGO_TARGET_DIR) $(DATA_DIR)

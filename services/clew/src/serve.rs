@@ -1,0 +1,241 @@
+//! Runs a process: binds its ports, starts its roles, waits for a signal, drains.
+//!
+//! Order matters on the way down: first nothing new comes in (OTLP), then what is under way is
+//! acknowledged (ingester), then queries and internal calls end, then the log closes.
+
+use std::time::Duration;
+
+use axum::Router;
+use clew_node::config::ConfigError;
+use clew_node::http_server::{self, Limits};
+use clew_node::telemetry::{self, TelemetryError};
+use clew_node::{Deps, Problem, Stop, Tasks};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, Role};
+use crate::roles::{self, Built};
+use crate::status::Status;
+
+/// How long the way down may take before the process ends all the same.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Why a process could not run, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("the async runtime cannot be started: {0}")]
+    Runtime(std::io::Error),
+    #[error("config key {key}: cannot listen on {addr}: {source}")]
+    Listen { key: &'static str, addr: String, source: std::io::Error },
+    #[error("config key data_dir: cannot use {path}: {source}")]
+    DataDir { path: String, source: std::io::Error },
+    #[error("config key bucket: {0}")]
+    Bucket(#[from] clew_storage::Error),
+    #[error("the log: {0}")]
+    Log(#[from] clew_raft::Error),
+    #[error(transparent)]
+    Metastore(#[from] clew_metastore::MetastoreError),
+    #[error(transparent)]
+    Ingester(#[from] clew_ingester::IngesterError),
+    #[error("config key distributor.{0}")]
+    Distributor(#[from] clew_distributor::BuildError),
+    #[error("config key querier.{0}")]
+    Querier(#[from] clew_querier::BuildError),
+    #[error(transparent)]
+    Problem(#[from] Problem),
+    #[error("the log on disk failed, the process has to end: {0}")]
+    LogFailed(String),
+    #[error("signals cannot be waited for: {0}")]
+    Signal(std::io::Error),
+}
+
+impl ServeError {
+    /// Whether the settings are to blame.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            ServeError::Config(_) | ServeError::Distributor(_) | ServeError::Querier(_)
+        )
+    }
+}
+
+/// The ports of a process, bound before anything is opened, so that a conflict shows at once.
+struct Listeners {
+    http: TcpListener,
+    rpc: Option<TcpListener>,
+    otlp_grpc: Option<TcpListener>,
+    otlp_http: Option<TcpListener>,
+}
+
+/// Things that run together and end together.
+struct Phase {
+    stop: Stop,
+    tasks: Tasks,
+}
+
+impl Phase {
+    fn new() -> Phase {
+        Phase { stop: Stop::new(), tasks: Tasks::new(1) }
+    }
+
+    fn serve(&self, deps: &Deps, listener: TcpListener, router: Router) {
+        let (clock, stop) = (deps.clock.clone(), self.stop.clone());
+        let limits = Limits::default();
+        let serving =
+            http_server::serve(listener, router, limits, clock, self.tasks.clone(), stop);
+        self.tasks.spawn(serving);
+    }
+
+    async fn end(&self) {
+        self.stop.stop();
+        self.tasks.finish().await;
+    }
+}
+
+/// Runs until a signal or a failure of the log.
+pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
+    let telemetry = telemetry::init(&config.telemetry, "clew")?;
+    let deps = Deps::system(roles::cores() * 2);
+    telemetry::register_process_metrics(&deps.metrics, &deps.clock);
+    let listeners = Listeners::bind(&config).await?;
+    let (otlp, logs, api) = (Phase::new(), Phase::new(), Phase::new());
+    // Probes are answered while the log is read back: alive, and not ready.
+    let status = Status::new(&config, deps.metrics.clone());
+    api.serve(&deps, listeners.http, status.router());
+    let mut built = roles::build(&config, &deps).await?;
+    status.set_api(built.querier.as_ref().map(clew_querier::Querier::router), built.shards.clone());
+    if let Some(listener) = listeners.rpc {
+        api.serve(&deps, listener, rpc_router(&built));
+    }
+    if let Some(querier) = built.querier.clone() {
+        let stop = api.stop.clone();
+        api.tasks.spawn(async move { querier.run(stop).await });
+    }
+    if let Some(ingester) = built.ingester.take() {
+        let ready = ingester.readiness();
+        logs.tasks.spawn(ingester.run(logs.stop.clone()));
+        ready.wait().await?;
+    }
+    if let Some(distributor) = &built.distributor {
+        if let Some(listener) = listeners.otlp_grpc {
+            otlp.serve(&deps, listener, distributor.grpc_router());
+        }
+        if let Some(listener) = listeners.otlp_http {
+            otlp.serve(&deps, listener, distributor.http_router());
+        }
+    }
+    status.set_ready(true);
+    announce(&config);
+    let ended = wait_for_end(&built).await;
+    status.set_ready(false);
+    let down = async {
+        otlp.end().await;
+        logs.end().await;
+        api.end().await;
+        if let Some(host) = &built.host {
+            host.shutdown().await;
+        }
+    };
+    if deps.clock.timeout(DRAIN_MAX, down).await.is_none() {
+        tracing::warn!("the drain took too long, ending anyway");
+    }
+    if let Some(store) = &built.store {
+        store.close();
+    }
+    telemetry.shutdown();
+    ended
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Listeners, ServeError> {
+        let ingests = config.runs(Role::Distributor);
+        let serves_rpc = config.runs(Role::Metastore) || config.runs(Role::Ingester);
+        Ok(Listeners {
+            http: bind("http_addr", &config.http_addr).await?,
+            rpc: bind_if(serves_rpc, "rpc_addr", &config.rpc_addr).await?,
+            otlp_grpc: bind_if(ingests, "otlp_grpc_addr", &config.otlp_grpc_addr).await?,
+            otlp_http: bind_if(ingests, "otlp_http_addr", &config.otlp_http_addr).await?,
+        })
+    }
+}
+
+async fn bind_if(
+    wanted: bool,
+    key: &'static str,
+    addr: &str,
+) -> Result<Option<TcpListener>, ServeError> {
+    Ok(if wanted { Some(bind(key, addr).await?) } else { None })
+}
+
+async fn bind(key: &'static str, addr: &str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(addr).await.map_err(|source| ServeError::Listen {
+        key,
+        addr: addr.to_owned(),
+        source,
+    })
+}
+
+/// The services other nodes call.
+fn rpc_router(built: &Built) -> Router {
+    let mut routes = tonic::service::RoutesBuilder::default();
+    if let Some(metastore) = &built.metastore {
+        routes.add_service(metastore.server());
+    }
+    if let Some(ingester) = &built.ingester {
+        routes.add_service(ingester.server());
+    }
+    routes.routes().into_axum_router()
+}
+
+fn announce(config: &Config) {
+    let roles: Vec<&str> = config.roles.iter().map(|role| role.as_str()).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        roles = roles.join(","),
+        api = config.http_addr,
+        otlp_grpc = config.otlp_grpc_addr,
+        otlp_http = config.otlp_http_addr,
+        rpc = config.rpc_addr,
+        bucket = config.bucket_url(),
+        "ready"
+    );
+}
+
+/// Completes on SIGTERM, SIGINT, or when the log on disk has failed. A second signal ends the
+/// process at once.
+async fn wait_for_end(built: &Built) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
+    let failed = async {
+        match &built.store {
+            Some(store) => {
+                let mut failed = store.failed();
+                let reason = failed.wait_for(Option::is_some).await;
+                reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        reason = failed => {
+            tracing::error!(reason, "the log on disk failed");
+            return Err(ServeError::LogFailed(reason));
+        }
+    }
+    tracing::info!("draining");
+    #[allow(clippy::disallowed_methods, reason = "must end the process whatever else hangs")]
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(1);
+    });
+    Ok(())
+}

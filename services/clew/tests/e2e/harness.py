@@ -1,0 +1,212 @@
+"""Starts the real binary on free ports and a temporary folder, and talks to it from outside."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+BINARY = os.environ.get("CLEW_BINARY", "")
+
+
+def free_ports(count):
+    """Ports nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Answer:
+    """A response: status, headers, body."""
+
+    def __init__(self, status, headers, body):
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def text(self):
+        return self.body.decode("utf-8", "replace")
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def http(method, url, body=None, headers=None, timeout=30):
+    """One request; an error status is an answer, not an exception."""
+    request = urllib.request.Request(url, data=body, headers=headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return Answer(response.status, response.headers, response.read())
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, error.headers, error.read())
+
+
+class Clew:
+    """One `clew serve` process, restartable on the same data."""
+
+    def __init__(self, settings=(), env=None):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="clew-e2e-"))
+        self.http_port, self.grpc_port, self.otlp_http_port, self.rpc_port = free_ports(4)
+        self.settings = list(settings)
+        self.env = dict(env or {})
+        self.process = None
+        self.log = self.dir / "log"
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def otlp_grpc(self):
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def otlp_http(self):
+        return f"http://127.0.0.1:{self.otlp_http_port}/v1/traces"
+
+    def start(self, wait=True, env=None):
+        assert BINARY, "CLEW_BINARY names the binary under test"
+        command = [
+            BINARY, "serve",
+            "--data-dir", str(self.dir / "data"),
+            "--http-addr", f"127.0.0.1:{self.http_port}",
+            "--otlp-grpc-addr", f"127.0.0.1:{self.grpc_port}",
+            "--otlp-http-addr", f"127.0.0.1:{self.otlp_http_port}",
+            "--rpc-addr", f"127.0.0.1:{self.rpc_port}",
+        ]
+        for setting in self.settings:
+            command += ["--set", setting]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log,
+                env={**os.environ, **self.env, **(env or {})},
+            )
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, timeout=60):
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the process ended: {self.process.returncode}\n{self.tail()}")
+            with contextlib.suppress(OSError):
+                if http("GET", self.url + "/ready", timeout=5).status == 200:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"not ready after {timeout} s\n{self.tail()}")
+
+    def tail(self, lines=40):
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def kill9(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def wait_dead(self, timeout=60):
+        """Waits for the process to end by itself (a failpoint)."""
+        return self.process.wait(timeout)
+
+    def stop(self, timeout=40):
+        """SIGTERM; returns the exit code."""
+        if self.process is None or self.process.poll() is not None:
+            return None if self.process is None else self.process.returncode
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def close(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    # --- the API -------------------------------------------------------------------------------
+
+    def get(self, path, headers=None, **parameters):
+        query = "?" + urllib.parse.urlencode(parameters, doseq=True) if parameters else ""
+        return http("GET", self.url + path + query, headers=headers)
+
+    def search(self, q, headers=None, **parameters):
+        answer = self.get("/api/search", headers=headers, q=q, **parameters)
+        assert answer.status == 200, answer.text
+        return answer.json()
+
+    def found_ids(self, q, headers=None, **parameters):
+        """Trace ids (32 digits) a search returns, in order."""
+        traces = self.search(q, headers=headers, **parameters)["traces"]
+        return [trace["traceID"].rjust(32, "0") for trace in traces]
+
+    def trace_spans(self, trace_id, headers=None):
+        """Span ids (hex) of a trace by id, as a list, through protobuf on v2."""
+        from opentelemetry.proto.trace.v1 import trace_pb2
+
+        answer = self.get(f"/api/v2/traces/{trace_id}",
+                          headers={"Accept": "application/protobuf", **(headers or {})})
+        assert answer.status == 200, answer.text
+        # tempopb.TraceByIDResponse: field 1 is wire-compatible with TracesData.
+        payload = field_bytes(answer.body, 1)
+        traces = trace_pb2.TracesData.FromString(payload)
+        return [
+            span.span_id.hex()
+            for resource in traces.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def flush(self):
+        """Seals and flushes every shard; returns when registered."""
+        answer = http("POST", self.url + "/flush", timeout=120)
+        assert answer.status in (200, 204), answer.text
+
+    def metric(self, name):
+        """The sum of a metric over its labels."""
+        total = 0.0
+        for line in self.get("/metrics").text.splitlines():
+            head, _, value = line.rpartition(" ")
+            if head == name or head.startswith(name + "{"):
+                total += float(value)
+        return total
+
+
+def field_bytes(message, number):
+    """The first length-delimited field of that number in an encoded protobuf message."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        tag = varint()
+        kind = tag & 7
+        if kind == 0:
+            varint()
+        elif kind == 1:
+            at += 8
+        elif kind == 5:
+            at += 4
+        else:
+            length = varint()
+            if tag >> 3 == number:
+                return message[at:at + length]
+            at += length
+    return b""

@@ -1,0 +1,220 @@
+//! `clew.shard.v1.ShardService` over the shards hosted here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clew_model::TenantId;
+use clew_node::{Clock, Problem};
+use clew_proto::query::v1::Cut;
+use clew_proto::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
+use clew_proto::shard::v1::{
+    AppendRequest, AppendResponse, CutRequest, CutResponse, FlushRequest, FlushResponse,
+    ShardFetchRequest, ShardFetchResponse, ShardSearchRequest, ShardSearchResponse,
+    ShardTagNamesRequest, ShardTagNamesResponse, ShardTagValuesRequest, ShardTagValuesResponse,
+    cut_response, flush_response, shard_fetch_response, shard_search_response,
+    shard_tag_names_response, shard_tag_values_response,
+};
+use clew_query::{QueryLimits, SearchPlan};
+use clew_ring::ShardId;
+use tonic::{Request, Response, Status};
+
+use crate::IngesterError;
+use crate::metrics::IngesterMetrics;
+use crate::read::{Place, concatenate};
+use crate::shard::Shard;
+
+/// The gRPC face of an ingester.
+#[derive(Clone)]
+pub struct ShardServer(Arc<Inner>);
+
+struct Inner {
+    shards: BTreeMap<ShardId, Arc<Shard>>,
+    clock: Clock,
+    limits: QueryLimits,
+    metrics: IngesterMetrics,
+}
+
+impl ShardServer {
+    pub(crate) fn new(
+        shards: BTreeMap<ShardId, Arc<Shard>>,
+        clock: Clock,
+        metrics: IngesterMetrics,
+    ) -> ShardServer {
+        ShardServer(Arc::new(Inner { shards, clock, limits: QueryLimits::default(), metrics }))
+    }
+
+    pub(crate) fn server(&self) -> ShardServiceServer<ShardServer> {
+        let limit = clew_node::rpc::MESSAGE_BYTES_MAX;
+        ShardServiceServer::new(self.clone())
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit)
+    }
+
+    fn shard(&self, shard: u32) -> Result<&Arc<Shard>, IngesterError> {
+        let shard = ShardId(shard);
+        self.0.shards.get(&shard).ok_or(IngesterError::UnknownShard(shard))
+    }
+
+    async fn place(&self, tenant: &str, cut: Option<&Cut>) -> Result<Place, IngesterError> {
+        let cut = cut.ok_or_else(|| missing("cut"))?;
+        self.shard(cut.shard)?.place(&tenant_of(tenant)?, cut).await
+    }
+
+    async fn observed<T, F>(&self, method: &'static str, work: F) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, IngesterError>>,
+    {
+        let started = self.0.clock.monotonic();
+        let result = work.await;
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(error) => error.kind().as_str(),
+        };
+        let taken = self.0.clock.monotonic().saturating_sub(started);
+        self.0.metrics.requests.with_label_values(&[method, outcome]).inc();
+        self.0.metrics.request_seconds.with_label_values(&[method]).observe(taken.as_secs_f64());
+        result.map(Response::new).map_err(|error| Status::from(Problem::from(error)))
+    }
+}
+
+fn tenant_of(tenant: &str) -> Result<TenantId, IngesterError> {
+    TenantId::parse(tenant)
+        .map_err(|error| IngesterError::Decode { what: "the tenant", reason: error.to_string() })
+}
+
+fn missing(field: &'static str) -> IngesterError {
+    IngesterError::Decode { what: "the request", reason: format!("{field} is missing") }
+}
+
+/// Runs a leaf over the place of a request, and wraps whichever answer it is.
+macro_rules! leaf {
+    ($self:ident, $method:literal, $request:ident, $module:ident, $response:ident, $run:expr) => {{
+        let message = $request.into_inner();
+        $self
+            .observed($method, async {
+                let inner = message.request.ok_or_else(|| missing("request"))?;
+                let answer = match $self.place(&inner.tenant, message.cut.as_ref()).await? {
+                    Place::Sources(sources) => {
+                        let run = $run;
+                        $module::Answer::Result(run(sources, inner).await?)
+                    }
+                    Place::Behind(behind) => $module::Answer::Behind(behind),
+                    Place::TooOld(too_old) => $module::Answer::TooOld(too_old),
+                };
+                Ok($response { answer: Some(answer) })
+            })
+            .await
+    }};
+}
+
+#[tonic::async_trait]
+impl ShardService for ShardServer {
+    async fn append(
+        &self,
+        request: Request<AppendRequest>,
+    ) -> Result<Response<AppendResponse>, Status> {
+        let message = request.into_inner();
+        self.observed("append", async {
+            let batch = message.batch.ok_or_else(|| missing("batch"))?;
+            tenant_of(&batch.tenant)?;
+            let index = self.shard(message.shard)?.append(batch).await?;
+            Ok(AppendResponse { index })
+        })
+        .await
+    }
+
+    async fn cut(&self, request: Request<CutRequest>) -> Result<Response<CutResponse>, Status> {
+        let message = request.into_inner();
+        self.observed("cut", async {
+            let tenant = tenant_of(&message.tenant)?;
+            let shard = self.shard(message.shard)?;
+            let upto = shard.cut(message.incarnation).await?;
+            let cut = Cut {
+                shard: message.shard,
+                incarnation: message.incarnation,
+                watermark: message.watermark,
+                upto,
+            };
+            let answer = match shard.place(&tenant, &cut).await? {
+                Place::Sources(sources) => {
+                    let split = clew_query::split_ids(&sources).await?;
+                    let split_ids = concatenate(&split);
+                    cut_response::Answer::Taken(cut_response::Taken { upto, split_ids })
+                }
+                Place::Behind(behind) => cut_response::Answer::Behind(behind),
+                Place::TooOld(too_old) => cut_response::Answer::TooOld(too_old),
+            };
+            Ok(CutResponse { answer: Some(answer) })
+        })
+        .await
+    }
+
+    async fn search(
+        &self,
+        request: Request<ShardSearchRequest>,
+    ) -> Result<Response<ShardSearchResponse>, Status> {
+        use shard_search_response as answers;
+        leaf!(self, "search", request, answers, ShardSearchResponse, |sources, request| async move {
+            let plan = SearchPlan::from_request(&request)?;
+            let outcome = clew_query::search(sources, &plan, &self.0.limits).await?;
+            outcome.complete().map_err(IngesterError::from)
+        })
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<ShardFetchRequest>,
+    ) -> Result<Response<ShardFetchResponse>, Status> {
+        use shard_fetch_response as answers;
+        leaf!(self, "fetch", request, answers, ShardFetchResponse, |sources, request| async move {
+            Ok::<_, IngesterError>(clew_query::fetch(sources, &request, &self.0.limits).await?)
+        })
+    }
+
+    async fn tag_names(
+        &self,
+        request: Request<ShardTagNamesRequest>,
+    ) -> Result<Response<ShardTagNamesResponse>, Status> {
+        use shard_tag_names_response as answers;
+        leaf!(self, "tag_names", request, answers, ShardTagNamesResponse, |sources, request| {
+            async move {
+                Ok::<_, IngesterError>(
+                    clew_query::tag_names(sources, &request, &self.0.limits).await?,
+                )
+            }
+        })
+    }
+
+    async fn tag_values(
+        &self,
+        request: Request<ShardTagValuesRequest>,
+    ) -> Result<Response<ShardTagValuesResponse>, Status> {
+        use shard_tag_values_response as answers;
+        leaf!(self, "tag_values", request, answers, ShardTagValuesResponse, |sources, request| {
+            async move {
+                Ok::<_, IngesterError>(
+                    clew_query::tag_values(sources, &request, &self.0.limits).await?,
+                )
+            }
+        })
+    }
+
+    async fn flush(
+        &self,
+        request: Request<FlushRequest>,
+    ) -> Result<Response<FlushResponse>, Status> {
+        let wanted = request.into_inner().shards;
+        self.observed("flush", async {
+            let chosen = self.0.shards.iter().filter(|(id, shard)| {
+                if wanted.is_empty() { shard.is_leading() } else { wanted.contains(&id.0) }
+            });
+            let mut shards = Vec::new();
+            for (id, shard) in chosen {
+                let watermark = shard.flush_now().await?;
+                shards.push(flush_response::Shard { shard: id.0, watermark });
+            }
+            Ok(FlushResponse { shards })
+        })
+        .await
+    }
+}

@@ -1,0 +1,364 @@
+//! One shard while this node hosts a replica of it: follows leadership, feeds the head from the
+//! committed log, and decides when the head is sealed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clew_catalog::{Incarnation, LogPoint};
+use clew_node::{Deps, Stop};
+use clew_proto::shard::v1::Batch;
+use clew_raft::{LogId, ReplicaId, ShardGroup};
+use clew_ring::ShardId;
+use clew_storage::Bucket;
+use prometheus::IntGauge;
+use tokio::sync::Notify;
+use tokio::sync::watch;
+
+use crate::append::AppendQueue;
+use crate::head::{Budget, Head};
+use crate::metastore::MetastoreClient;
+use crate::metrics::IngesterMetrics;
+use crate::split::RecentFlushes;
+use crate::{Config, IngesterError};
+
+/// Log bytes read at once on the way into the head.
+const CONSUME_BYTES_MAX: usize = 8 << 20;
+
+/// How often a quiet head looks at its age.
+const AGE_CHECK: Duration = Duration::from_secs(1);
+
+/// The pause before leading again, so that a failing step is not repeated in a tight loop.
+const LEAD_PAUSE: Duration = Duration::from_millis(100);
+
+/// Sealed segments that may wait for the bucket before the head stops taking more of the log.
+const SEALED_MAX: usize = 4;
+
+/// What a shard is built from.
+pub(crate) struct ShardParts {
+    pub(crate) shard: ShardId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) group: ShardGroup,
+    pub(crate) config: Arc<Config>,
+    pub(crate) deps: Deps,
+    pub(crate) bucket: Bucket,
+    pub(crate) metastore: MetastoreClient,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) metrics: IngesterMetrics,
+}
+
+/// One shard hosted here.
+pub(crate) struct Shard {
+    pub(crate) shard: ShardId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) group: ShardGroup,
+    pub(crate) config: Arc<Config>,
+    pub(crate) deps: Deps,
+    pub(crate) bucket: Bucket,
+    pub(crate) metastore: MetastoreClient,
+    pub(crate) head: Arc<Head>,
+    pub(crate) recent: Arc<RecentFlushes>,
+    pub(crate) metrics: IngesterMetrics,
+    budget: Arc<Budget>,
+    queue: AppendQueue,
+    /// Whether this node leads and the head stands at the catalog's watermark or beyond.
+    leading: watch::Sender<bool>,
+    pub(crate) sealed: Notify,
+    rebuild: Notify,
+    gauges: Gauges,
+}
+
+struct Gauges {
+    watermark: IntGauge,
+    consumed: IntGauge,
+    leading: IntGauge,
+}
+
+/// Why a stretch of leading ended.
+pub(crate) enum Ended {
+    /// Another replica leads, or the catalog went on without us: begin again.
+    Again,
+    /// The replica or the process stops.
+    Stopped,
+}
+
+impl Shard {
+    pub(crate) fn new(parts: ShardParts) -> Arc<Shard> {
+        let ShardParts { shard, incarnation, group, config, deps, bucket, .. } = parts;
+        let (metastore, budget, metrics) = (parts.metastore, parts.budget, parts.metrics);
+        let label = shard.0.to_string();
+        let gauges = Gauges {
+            watermark: metrics.watermark.with_label_values(&[&label]),
+            consumed: metrics.consumed.with_label_values(&[&label]),
+            leading: metrics.leading.with_label_values(&[&label]),
+        };
+        let queue = AppendQueue::new(
+            config.append_queue_bytes_max.as_usize(),
+            config.entry_bytes_max.as_usize(),
+            config.retry_after.0,
+        );
+        Arc::new(Shard {
+            head: Arc::new(Head::new(budget.clone(), deps.rng.next_u64())),
+            recent: Arc::new(RecentFlushes::new(config.trace_horizon.0)),
+            leading: watch::Sender::new(false),
+            sealed: Notify::new(),
+            rebuild: Notify::new(),
+            shard,
+            incarnation,
+            group,
+            config,
+            deps,
+            bucket,
+            metastore,
+            metrics,
+            budget,
+            queue,
+            gauges,
+        })
+    }
+
+    /// Appends one batch to the shard's log; completes when it is committed.
+    pub(crate) async fn append(&self, batch: Batch) -> Result<u64, IngesterError> {
+        if let Some((bytes, bytes_max)) = self.budget.exceeded() {
+            let retry_after = self.config.retry_after.0;
+            return Err(IngesterError::HeadFull { bytes, bytes_max, retry_after });
+        }
+        self.queue.append(batch).await
+    }
+
+    /// Completes once this node leads the shard with its head ready.
+    pub(crate) async fn led(&self) -> Result<(), IngesterError> {
+        let mut leading = self.leading.subscribe();
+        let led = leading.wait_for(|leading| *leading).await;
+        led.map(|_| ()).map_err(|_| IngesterError::Stopping)
+    }
+
+    /// As [`Shard::led`], for as long as a read may wait.
+    pub(crate) async fn ready(&self) -> Result<(), IngesterError> {
+        let led = self.deps.clock.timeout(self.config.read_timeout.0, self.led()).await;
+        led.unwrap_or(Err(IngesterError::TimedOut("the shard's leader")))
+    }
+
+    /// Whether this node leads the shard with its head ready.
+    pub(crate) fn is_leading(&self) -> bool {
+        *self.leading.borrow()
+    }
+
+    /// Completes once the head has consumed the log up to `index`.
+    pub(crate) async fn consumed(&self, index: u64) -> Result<(), IngesterError> {
+        let mut consumed = self.head.consumed();
+        let reached = consumed.wait_for(|at| *at >= index);
+        match self.deps.clock.timeout(self.config.read_timeout.0, reached).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) => Err(IngesterError::Stopping),
+            None => Err(IngesterError::TimedOut("the head to catch up")),
+        }
+    }
+
+    /// Seals what the head holds and waits until it is registered.
+    pub(crate) async fn flush_now(&self) -> Result<u64, IngesterError> {
+        self.ready().await?;
+        self.consumed(self.group.read_index().await?).await?;
+        let through = match self.head.seal() {
+            Some(through) => through.index,
+            // Nothing new: wait for what is on its way.
+            None => self.head.active().from,
+        };
+        self.sealed.notify_one();
+        let mut flushed = self.head.flushed();
+        flushed.wait_for(|at| *at >= through).await.map_err(|_| IngesterError::Stopping)?;
+        Ok(through)
+    }
+
+    /// Refuses new batches; what waits is still appended.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Moves batches into the log until closed.
+    pub(crate) async fn run_appends(self: Arc<Shard>) {
+        let timeout = self.config.append_timeout.0;
+        self.queue.run(&self.group, &self.deps.clock, timeout, &self.metrics.shard).await;
+    }
+
+    /// Leads the shard whenever this replica is its leader, until `stop`.
+    pub(crate) async fn run_head(self: Arc<Shard>, stop: Stop) {
+        loop {
+            let mut leadership = self.group.leadership();
+            match stop.or(leadership.wait_for(|state| state.is_leader)).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return,
+            }
+            let ended = stop.or(self.lead()).await;
+            self.leading.send_replace(false);
+            self.gauges.leading.set(0);
+            match ended {
+                Some(Ok(Ended::Again)) => {}
+                Some(Ok(Ended::Stopped)) | None => return,
+                Some(Err(error)) => {
+                    tracing::warn!(shard = self.shard.0, %error, "leading the shard failed");
+                }
+            }
+            if stop.or(self.deps.clock.sleep(LEAD_PAUSE)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Asks for the head to be rebuilt from the catalog's watermark.
+    pub(crate) fn rebuild(&self) {
+        self.rebuild.notify_one();
+    }
+
+    /// One stretch of leading: catches up with the catalog, then feeds and flushes the head.
+    async fn lead(&self) -> Result<Ended, IngesterError> {
+        let Some(watermark) = self.agree_on_watermark().await? else {
+            return Ok(Ended::Stopped);
+        };
+        self.recent.reset();
+        self.head.reset(watermark);
+        self.gauges.watermark.set(as_gauge(watermark));
+        let end = self.group.read_index().await?;
+        tracing::info!(
+            shard = self.shard.0,
+            incarnation = self.incarnation.0,
+            watermark,
+            end,
+            "leading the shard"
+        );
+        let mut leadership = self.group.leadership();
+        tokio::select! {
+            biased;
+            lost = leadership.wait_for(|state| !state.is_leader) => {
+                Ok(if lost.is_ok() { Ended::Again } else { Ended::Stopped })
+            }
+            () = self.rebuild.notified() => Ok(Ended::Again),
+            ended = self.feed_forever(end) => ended,
+            ended = self.flush_forever(watermark) => ended,
+        }
+    }
+
+    /// Feeds the head; announces it as ready once it has everything up to `end`.
+    async fn feed_forever(&self, end: u64) -> Result<Ended, IngesterError> {
+        let mut committed = self.group.committed();
+        loop {
+            if let Some(ended) = self.feed().await? {
+                return Ok(ended);
+            }
+            if *self.head.consumed().borrow() >= end && !self.is_leading() {
+                self.leading.send_replace(true);
+                self.gauges.leading.set(1);
+            }
+            self.seal_if_due();
+            if let Some(Err(_)) = self.deps.clock.timeout(AGE_CHECK, committed.changed()).await {
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    /// Takes what is committed and not yet consumed into the head.
+    async fn feed(&self) -> Result<Option<Ended>, IngesterError> {
+        loop {
+            let from = *self.head.consumed().borrow();
+            if *self.group.committed().borrow() <= from {
+                return Ok(None);
+            }
+            self.wait_for_room().await;
+            let entries = match self.group.read_committed(from, CONSUME_BYTES_MAX).await {
+                Ok(entries) => entries,
+                // The log is purged only behind a registered flush: start again from there.
+                Err(clew_raft::Error::Purged { .. }) => return Ok(Some(Ended::Again)),
+                Err(clew_raft::Error::Stopped { .. }) => return Ok(Some(Ended::Stopped)),
+                Err(error) => return Err(error.into()),
+            };
+            if entries.is_empty() {
+                return Ok(None);
+            }
+            let (head, recent) = (self.head.clone(), self.recent.clone());
+            let (metrics, now) = (self.metrics.shard.clone(), self.deps.clock.monotonic());
+            let work = move || head.consume(entries, &recent, now, &metrics);
+            self.deps.tasks.compute(work).await?;
+            self.gauges.consumed.set(as_gauge(*self.head.consumed().borrow()));
+            self.metrics.head_bytes.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
+            self.seal_if_due();
+        }
+    }
+
+    /// A log that is longer than memory is consumed as fast as it can be flushed.
+    async fn wait_for_room(&self) {
+        let mut flushed = self.head.flushed();
+        while self.head.sealed_count() >= SEALED_MAX
+            || (self.head.sealed_count() > 0 && self.budget.exceeded().is_some())
+        {
+            // The sender lives as long as the head.
+            if flushed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn seal_if_due(&self) {
+        let active = self.head.active();
+        let Some(first_at) = active.first_at() else { return };
+        let age = self.deps.clock.monotonic().saturating_sub(first_at);
+        let flush = &self.config.flush;
+        let due = age >= flush.age_max.0
+            || active.spans() >= u64::from(flush.spans_max)
+            || active.memory_bytes() >= flush.bytes_max.as_usize();
+        if due && self.head.seal().is_some() {
+            self.sealed.notify_one();
+        }
+    }
+
+    /// Brings the log's own watermark up to the catalog's, which decides; `None` when the catalog
+    /// cannot be the one this log was registered with.
+    ///
+    /// A crash between registering a flush and telling the log leaves the log behind; a log that was
+    /// purged beyond the catalog's watermark means that the catalog is an old backup.
+    async fn agree_on_watermark(&self) -> Result<Option<u64>, IngesterError> {
+        let view = self.metastore.view().await?;
+        let known = view.shards.get(&self.shard);
+        let Some(known) = known.filter(|shard| shard.incarnation == self.incarnation) else {
+            self.alarm("the catalog does not know this incarnation of the shard");
+            return Ok(None);
+        };
+        let own = self.group.watermark().map_or(0, |id| id.index);
+        if known.watermark.index < own {
+            self.alarm("the catalog's watermark is behind the log's: it is an old backup");
+            return Ok(None);
+        }
+        if known.watermark.index > own {
+            self.group.flushed(log_id(known.watermark), self.config.append_timeout.0).await?;
+        }
+        Ok(Some(known.watermark.index))
+    }
+
+    /// Nothing is registered any more: an operator has to decide.
+    pub(crate) fn alarm(&self, reason: &str) {
+        self.metrics.shard.registering_stopped.inc();
+        tracing::error!(
+            shard = self.shard.0,
+            incarnation = self.incarnation.0,
+            reason,
+            "the shard stops"
+        );
+    }
+
+    pub(crate) fn note_watermark(&self, watermark: u64) {
+        self.gauges.watermark.set(as_gauge(watermark));
+        self.metrics.head_bytes.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
+    }
+}
+
+fn as_gauge(index: u64) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
+}
+
+/// A position of the catalog as one of the log.
+pub(crate) fn log_id(point: LogPoint) -> LogId {
+    LogId { term: point.term, replica: ReplicaId(point.leader), index: point.index }
+}
+
+/// A position of the log as one of the catalog.
+pub(crate) fn log_point(id: LogId) -> LogPoint {
+    LogPoint { term: id.term, leader: id.replica.0, index: id.index }
+}
