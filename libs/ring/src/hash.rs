@@ -44,7 +44,16 @@ mod tests {
             .iter()
             .map(|bytes| hash(7, bytes))
             .collect();
-        assert_eq!(answers, [0, 0, 0, 0, 0]);
+        assert_eq!(
+            answers,
+            [
+                0x9137_e86b_b776_a7ec,
+                0x98e1_7727_d58f_4b46,
+                0x711a_0174_d12b_101f,
+                0x2bf4_b9dc_69f4_2fdf,
+                0xce1a_a098_0f7a_faf7,
+            ]
+        );
     }
 
     #[test]

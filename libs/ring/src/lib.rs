@@ -15,6 +15,11 @@
 pub mod hash;
 mod map;
 mod node;
+mod placement;
+mod ring;
+mod table;
 
 pub use map::{MapError, MapGeneration, MapShard, SHARDS_MAX, ShardId, ShardMap};
 pub use node::{NODE_ID_BYTES_MAX, NodeId, NodeIdError};
+pub use placement::{Candidate, Placement, place_replicas};
+pub use ring::{Places, Ring, TenantRing};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clew_model::TenantId;
 use clew_ring::ShardId;
 
+use super::members::full;
 use super::{ShardLog, State, TenantObjects};
 use crate::changes::ChangeKind;
 use crate::command::{CommitFlush, OpenShardLog, QuarantineBlock};
@@ -45,7 +46,8 @@ impl State {
         if let Some(&replica) = replicas.iter().find(|id| !self.replica_disks.contains_key(id)) {
             return Err(Refusal::UnknownReplica { replica });
         }
-        self.last_incarnation += 1;
+        self.last_incarnation =
+            self.last_incarnation.checked_add(1).ok_or_else(|| full("incarnations", u64::MAX))?;
         let incarnation = Incarnation(self.last_incarnation);
         let log = ShardLog {
             incarnation,
@@ -134,7 +136,9 @@ impl State {
         if self.quarantined.contains_key(&place) {
             return Ok(Outcome::Quarantine(QuarantineOutcome::AlreadyQuarantined));
         }
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        while reason.len() > REASON_BYTES_MAX {
+            reason.pop();
+        }
         let quarantine = Quarantine { object: key, tenant, reason, at: self.now };
         remove_block(&mut self.by_tenant, &quarantine.tenant, &key);
         self.quarantined.insert(place, quarantine.clone());

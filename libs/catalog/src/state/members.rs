@@ -54,7 +54,7 @@ impl State {
             return invalid(format!("the capacity must be from 1 to {CAPACITY_MAX}: {capacity}"));
         }
         if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node) {
-            return Err(full("nodes", NODES_MAX));
+            return Err(full("nodes", NODES_MAX as u64));
         }
         let first_seen = self.nodes.get(&node).map_or(self.now, |known| known.first_seen);
         let last_seen = self.now;
@@ -74,16 +74,16 @@ impl State {
             return Ok(Outcome::Replica(known.replica));
         }
         if self.replicas.len() >= REPLICAS_MAX {
-            return Err(full("replicas", REPLICAS_MAX));
+            return Err(full("replicas", REPLICAS_MAX as u64));
         }
         let last = self.replica_disks.last_key_value().map_or(0, |(replica, _)| replica.0);
-        let replica = ReplicaId(last + 1);
+        let replica = ReplicaId(last.checked_add(1).ok_or_else(|| full("replicas", u64::MAX))?);
         self.replica_disks.insert(replica, disk);
         self.replicas.insert(disk, ReplicaInfo { replica, disk, node });
         Ok(Outcome::Replica(replica))
     }
 }
 
-fn full(what: &str, limit: usize) -> Refusal {
-    Refusal::Full { what: what.to_owned(), limit: limit as u64 }
+pub(super) fn full(what: &str, limit: u64) -> Refusal {
+    Refusal::Full { what: what.to_owned(), limit }
 }

@@ -1,0 +1,98 @@
+//! Encodings that other releases have written: they must be read for ever, and written alike.
+//!
+//! `CLEW_UPDATE_GOLDEN=1` writes the files anew. A file of a released version must not change.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::path::PathBuf;
+
+use clew_catalog::*;
+use clew_model::{TenantId, UnixNanos};
+
+fn history() -> Vec<(UnixNanos, Command)> {
+    let node = NodeId::parse("ingester-0").unwrap();
+    let block = |tenant: &str, offset, length| TenantBlock {
+        tenant: TenantId::parse(tenant).unwrap(),
+        offset,
+        length,
+        footer_length: 64,
+        min_time: UnixNanos(1_700_000_000_000_000_001),
+        max_time: UnixNanos(1_700_000_060_000_000_002),
+        spans: 300,
+        traces: 20,
+        splits: 3,
+    };
+    let object = |from, through, random| ObjectMeta {
+        key: ObjectKey::flush(ShardId(1), Incarnation(1), through, random),
+        size: 5_000,
+        from,
+        through: LogPoint { term: 2, leader: 1, index: through },
+        level: 0,
+        created_at: UnixNanos(0),
+        tenants: vec![block("anvil", 0, 2_000), block("bellows", 2_000, 3_000)],
+    };
+    let commands = vec![
+        Command::CreateCluster(CreateCluster { cluster: ClusterId([0xc1; 16]), shard_count: 2 }),
+        Command::RegisterNode(RegisterNode {
+            node: node.clone(),
+            addr: "10.0.0.7:9095".to_owned(),
+            zone: "eu-1a".to_owned(),
+            capacity: 4,
+            roles: Roles::ALL,
+        }),
+        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0xd1; 16]), node }),
+        Command::OpenShardLog(OpenShardLog {
+            shard: ShardId(1),
+            replicas: vec![ReplicaId(1)],
+            replaces: None,
+            request: RequestId([0xe1; 16]),
+        }),
+        Command::CommitFlush(CommitFlush { object: object(0, 900, 0xfeed) }),
+        Command::CommitFlush(CommitFlush { object: object(900, 1_800, 0xbeef) }),
+        Command::QuarantineBlock(QuarantineBlock {
+            object: ObjectKey::flush(ShardId(1), Incarnation(1), 900, 0xfeed),
+            tenant: TenantId::parse("bellows").unwrap(),
+            reason: "footer checksum differs".to_owned(),
+        }),
+    ];
+    let start = 1_700_000_100_000_000_000;
+    commands.into_iter().zip(0..).map(|(c, at)| (UnixNanos(start + at), c)).collect()
+}
+
+fn golden(name: &str, written: &[u8]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let hex = |bytes: &[u8]| {
+        let lines = bytes.chunks(32).map(clew_model::id::to_hex).collect::<Vec<_>>();
+        lines.join("\n") + "\n"
+    };
+    if std::env::var_os("CLEW_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, hex(written)).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    clew_model::id::from_hex(&text.replace('\n', "")).unwrap()
+}
+
+#[test]
+fn commands_are_written_as_ever() {
+    let mut log = Vec::new();
+    for (at, command) in history() {
+        let bytes = command.encode(at);
+        assert_eq!(Command::decode(&bytes), Ok((at, command)));
+        log.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
+        log.extend(bytes);
+    }
+    assert_eq!(golden("commands-v1.hex", &log), log);
+}
+
+#[test]
+fn a_snapshot_of_version_1_opens() {
+    let mut state = State::new();
+    for ((at, command), index) in history().iter().zip(1..) {
+        let outcome = state.apply(index, &command.encode(*at));
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    }
+    let stored = golden("snapshot-v1.hex", &state.encode());
+    let opened = State::decode(&stored).unwrap();
+    assert_eq!(opened, state);
+    assert_eq!(opened.encode(), stored);
+    assert_eq!(opened.view(&[]), state.view(&[]));
+}
