@@ -1,0 +1,265 @@
+//! Reads a block: opened from its tail, then asked for what each step needs.
+//!
+//! The block itself fetches nothing. [`Footer::section_range`] and [`PageDirectory`] say which
+//! bytes to get; methods take those bytes, verify them and answer.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clew_model::TraceId;
+use clew_model::trace::{ResourceRecord, ScopeRecord, Trace};
+
+use crate::codec::{ByteReader, decompress, verify};
+use crate::error::BlockError;
+use crate::filter::TraceFilter;
+use crate::footer::{Codec, Footer, Section, SectionKind};
+use crate::index::{BlockSearch, SearchParts};
+use crate::keys::Keys;
+use crate::page::{BlockRecords, Page, PageDirectory};
+use crate::records::Describe;
+use crate::traces::TraceTable;
+
+/// The ids of traces whose other spans may lie elsewhere, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitIds(Vec<TraceId>);
+
+impl SplitIds {
+    fn parse(raw: &[u8]) -> Result<SplitIds, BlockError> {
+        let corrupt = |reason| BlockError::corrupt(SectionKind::SplitIds.as_str(), reason);
+        let (ids, rest) = raw.as_chunks::<16>();
+        if !rest.is_empty() {
+            return Err(corrupt("it ends inside an id"));
+        }
+        let ids: Vec<TraceId> = ids.iter().copied().map(TraceId).collect();
+        if !ids.is_sorted_by(|a, b| a < b) {
+            return Err(corrupt("its ids are not sorted"));
+        }
+        Ok(SplitIds(ids))
+    }
+
+    /// The ids, ascending.
+    pub fn ids(&self) -> &[TraceId] {
+        &self.0
+    }
+
+    /// Whether the trace is one of them.
+    pub fn contains(&self, id: &TraceId) -> bool {
+        self.0.binary_search(id).is_ok()
+    }
+}
+
+/// An opened block. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Block {
+    footer: Arc<Footer>,
+    pages: Arc<PageDirectory>,
+    records: Arc<BlockRecords>,
+    filter: Arc<TraceFilter>,
+    split: Arc<SplitIds>,
+    keys: Arc<Keys>,
+}
+
+impl Block {
+    /// Opens the block that ends with `tail`.
+    ///
+    /// # Errors
+    /// [`BlockError::TailTooShort`] with the number of bytes needed, [`BlockError::Corrupt`], or
+    /// [`BlockError::UnsupportedVersion`].
+    pub fn open(tail: &Bytes) -> Result<Block, BlockError> {
+        let footer = Footer::parse(tail)?;
+        let length = usize::try_from(footer.block_length()).unwrap_or(usize::MAX);
+        // More than the block is no harm: what is in front of it in an object.
+        let tail = &tail.slice(tail.len().saturating_sub(length)..);
+        if tail.len() < footer.tail_length as usize {
+            return Err(BlockError::TailTooShort { needed: u64::from(footer.tail_length) });
+        }
+        let read = |kind| -> Result<Bytes, BlockError> {
+            let section = footer.section(kind)?;
+            let range = range_in_tail(&footer, section, tail.len())
+                .ok_or(BlockError::NotLoaded { section: kind.as_str() })?;
+            unpack(kind, section, tail.slice(range))
+        };
+        let pages = footer.section_range(SectionKind::Pages)?;
+        Ok(Block {
+            pages: Arc::new(PageDirectory::parse(&read(SectionKind::PageDirectory)?, pages)?),
+            records: Arc::new(BlockRecords {
+                resources: read_records::<ResourceRecord>(
+                    SectionKind::Resources,
+                    &read(SectionKind::Resources)?,
+                )?,
+                scopes: read_records::<ScopeRecord>(
+                    SectionKind::Scopes,
+                    &read(SectionKind::Scopes)?,
+                )?,
+            }),
+            filter: Arc::new(TraceFilter::from_bytes(&read(SectionKind::Filter)?)?),
+            split: Arc::new(SplitIds::parse(&read(SectionKind::SplitIds)?)?),
+            keys: Arc::new(Keys::parse(&read(SectionKind::Keys)?)?),
+            footer: Arc::new(footer),
+        })
+    }
+
+    /// What the block is.
+    pub fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// Which page holds what.
+    pub fn pages(&self) -> &PageDirectory {
+        &self.pages
+    }
+
+    /// The distinct resources and scopes.
+    pub fn records(&self) -> &Arc<BlockRecords> {
+        &self.records
+    }
+
+    /// The trace-id filter.
+    pub fn filter(&self) -> &Arc<TraceFilter> {
+        &self.filter
+    }
+
+    /// The ids of traces whose other spans may lie elsewhere.
+    pub fn split_ids(&self) -> &Arc<SplitIds> {
+        &self.split
+    }
+
+    /// The byte ranges of the block that [`Block::search`] takes, in that order.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when the block lacks one of the sections.
+    pub fn search_ranges(&self) -> Result<SearchSections<Range<u64>>, BlockError> {
+        Ok(SearchSections {
+            traces: self.footer.section_range(SectionKind::Traces)?,
+            dictionary: self.footer.section_range(SectionKind::Dictionary)?,
+            postings: self.footer.section_range(SectionKind::Postings)?,
+            columns: self.footer.section_range(SectionKind::Columns)?,
+        })
+    }
+
+    /// Reads the trace table from the bytes of its section.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`].
+    pub fn trace_table(&self, section: &Bytes) -> Result<TraceTable, BlockError> {
+        let raw = self.unpack(SectionKind::Traces, section)?;
+        let table = TraceTable::parse(&raw, self.footer.min_start)?;
+        let counted = (table.entries().len() as u64, u64::from(table.row_count()));
+        if counted != (self.footer.traces, self.footer.spans) {
+            return Err(BlockError::corrupt("trace table", "it has not the traces stated"));
+        }
+        Ok(table)
+    }
+
+    /// Opens the index for lookups from the bytes of its sections.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`].
+    pub fn search(&self, sections: &SearchSections<Bytes>) -> Result<BlockSearch, BlockError> {
+        self.search_with(Arc::new(self.trace_table(&sections.traces)?), sections)
+    }
+
+    /// As [`Block::search`], with a trace table that was read before.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`].
+    pub fn search_with(
+        &self,
+        traces: Arc<TraceTable>,
+        sections: &SearchSections<Bytes>,
+    ) -> Result<BlockSearch, BlockError> {
+        BlockSearch::open(SearchParts {
+            keys: Arc::clone(&self.keys),
+            dictionary: self.unpack(SectionKind::Dictionary, &sections.dictionary)?,
+            postings: self.unpack(SectionKind::Postings, &sections.postings)?,
+            columns: self.unpack(SectionKind::Columns, &sections.columns)?,
+            traces,
+            records: Arc::clone(&self.records),
+        })
+    }
+
+    /// Decodes a page, by its index in the directory, from its bytes.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`].
+    pub fn page(&self, index: usize, packed: &[u8]) -> Result<Page, BlockError> {
+        let entry = self.pages.entries().get(index);
+        Page::decode(packed, entry.ok_or(BlockError::NotLoaded { section: "page" })?)
+    }
+
+    /// The spans of a trace from the pages that [`PageDirectory::pages_of`] names, in that order.
+    /// `None` if the block does not have the trace.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`].
+    pub fn trace<'a>(
+        &self,
+        id: &TraceId,
+        pages: impl IntoIterator<Item = &'a Page>,
+    ) -> Result<Option<Trace>, BlockError> {
+        let mut trace = Trace { id: *id, spans: Vec::new() };
+        for page in pages {
+            trace.spans.extend(page.trace(id, &self.records)?.spans);
+        }
+        Ok((!trace.spans.is_empty()).then_some(trace))
+    }
+
+    fn unpack(&self, kind: SectionKind, bytes: &Bytes) -> Result<Bytes, BlockError> {
+        unpack(kind, self.footer.section(kind)?, bytes.clone())
+    }
+}
+
+/// The sections a search needs: their byte ranges, or their bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchSections<T> {
+    /// [`SectionKind::Traces`].
+    pub traces: T,
+    /// [`SectionKind::Dictionary`].
+    pub dictionary: T,
+    /// [`SectionKind::Postings`].
+    pub postings: T,
+    /// [`SectionKind::Columns`].
+    pub columns: T,
+}
+
+fn range_in_tail(footer: &Footer, section: &Section, tail: usize) -> Option<Range<usize>> {
+    // The footer's own length is what lies between its start and the tail's end.
+    let tail_start = footer.block_length().checked_sub(tail as u64)?;
+    let start = usize::try_from(section.bytes.start.checked_sub(tail_start)?).ok()?;
+    let length = usize::try_from(section.bytes.end - section.bytes.start).ok()?;
+    Some(start..start.checked_add(length).filter(|end| *end <= tail)?)
+}
+
+/// Verifies and decompresses a section.
+fn unpack(kind: SectionKind, section: &Section, bytes: Bytes) -> Result<Bytes, BlockError> {
+    let name = kind.as_str();
+    if bytes.len() as u64 != section.bytes.end - section.bytes.start {
+        return Err(BlockError::corrupt(name, "it has another length than stated"));
+    }
+    verify(name, &bytes, section.crc32c)?;
+    match section.codec {
+        Codec::Raw if section.raw_length == bytes.len() as u64 => Ok(bytes),
+        Codec::Raw => Err(BlockError::corrupt(name, "it has another length than stated")),
+        Codec::Zstd => {
+            let length = usize::try_from(section.raw_length).unwrap_or(usize::MAX);
+            decompress(name, &bytes, length)
+        }
+    }
+}
+
+/// Raw form of resources or scopes: count, then per record message and schema URL, each with its
+/// length in front.
+fn read_records<R: Describe>(kind: SectionKind, raw: &Bytes) -> Result<Vec<Arc<R>>, BlockError> {
+    let mut reader = ByteReader::new(kind.as_str(), raw);
+    let count = reader.count(2)?;
+    let mut records = Vec::with_capacity(count);
+    for _ in 0..count {
+        let message = reader.bytes()?;
+        let end = raw.len() - reader.remaining();
+        let message = raw.slice(end - message.len()..end);
+        records.push(Arc::new(R::new(message, Arc::from(reader.text()?))));
+    }
+    reader.finish()?;
+    Ok(records)
+}

@@ -1,0 +1,209 @@
+//! Lookups in a block: the index together with the tables its answers need.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clew_model::TraceId;
+use clew_traceql::plan::{Condition, Field, Scope};
+
+use super::AttributeIndex;
+use crate::columns::Columns;
+use crate::error::BlockError;
+use crate::keys::Keys;
+use crate::lookup::lookup;
+use crate::page::BlockRecords;
+use crate::probe::{Probe, one};
+use crate::rows::{LookupResult, RowSet};
+use crate::source::{IndexSource, KeyFacts, Place, RecordKind, TermVisitor, TraceFacts};
+use crate::tags::{self, TagName, TagValueSink, TagValuesEnd};
+use crate::term::{KeyScope, code, intrinsic};
+use crate::traces::TraceTable;
+
+/// Answers conditions and tag requests on a block. Opened by
+/// [`Block::search`](crate::Block::search).
+#[derive(Debug, Clone)]
+pub struct BlockSearch {
+    index: AttributeIndex,
+    traces: Arc<TraceTable>,
+    columns: Columns,
+    records: Arc<BlockRecords>,
+}
+
+/// The sections a search works on, verified.
+pub(crate) struct SearchParts {
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) dictionary: Bytes,
+    pub(crate) postings: Bytes,
+    pub(crate) columns: Bytes,
+    pub(crate) traces: Arc<TraceTable>,
+    pub(crate) records: Arc<BlockRecords>,
+}
+
+impl BlockSearch {
+    pub(crate) fn open(parts: SearchParts) -> Result<BlockSearch, BlockError> {
+        let rows = parts.traces.row_count();
+        Ok(BlockSearch {
+            index: AttributeIndex::open(parts.keys, &parts.dictionary, parts.postings, rows)?,
+            columns: Columns::parse(&parts.columns, rows)?,
+            traces: parts.traces,
+            records: parts.records,
+        })
+    }
+
+    /// The rows that can pass a condition.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when the index is damaged.
+    pub fn lookup(&self, condition: &Condition) -> Result<LookupResult, BlockError> {
+        lookup(self, condition)
+    }
+
+    /// The names of attributes that spans have, of one scope or of all, sorted.
+    pub fn tag_names(&self, scope: Option<Scope>) -> Vec<TagName> {
+        tags::names(self, scope)
+    }
+
+    /// Visits the values of a field, only on the rows in `within` if given. Values of attributes
+    /// come once each, by type and then ascending.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when the index is damaged.
+    pub fn tag_values(
+        &self,
+        field: &Field,
+        within: Option<&RowSet>,
+        sink: &mut TagValueSink<'_>,
+    ) -> Result<TagValuesEnd, BlockError> {
+        tags::values(self, field, within, sink)
+    }
+
+    /// How many rows the block has.
+    pub fn row_count(&self) -> u32 {
+        self.index.rows()
+    }
+
+    /// The block's traces.
+    pub fn traces(&self) -> &TraceTable {
+        &self.traces
+    }
+
+    /// The block's columns.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// The start and end of a row's span, nanoseconds since the epoch.
+    pub fn row_start_end(&self, row: u32) -> Option<(u64, u64)> {
+        let trace = self.traces.get(self.traces.trace_of_row(row)?)?;
+        let start = trace.start.saturating_add(self.columns.start_in_trace(row)?);
+        Some((start, start.saturating_add(self.columns.duration(row)?)))
+    }
+}
+
+impl IndexSource for BlockSearch {
+    fn row_limit(&self) -> u32 {
+        self.index.rows()
+    }
+
+    fn key(&self, scope: KeyScope, name: &[u8]) -> Option<KeyFacts> {
+        let handle = self.index.keys().find(scope, name)?;
+        let repeated = self.index.keys().get(handle)?.repeated;
+        Some(KeyFacts { handle, repeated })
+    }
+
+    fn visit_keys(&self, visit: &mut dyn FnMut(KeyScope, &str, u64)) {
+        for key in self.index.keys().all() {
+            visit(key.scope, &key.name, u64::from(key.rows));
+        }
+    }
+
+    fn visit_terms(
+        &self,
+        key: u32,
+        probe: Option<&Probe>,
+        visit: &mut TermVisitor<'_>,
+    ) -> Result<(), BlockError> {
+        self.index.visit_terms(key, probe, visit)
+    }
+
+    fn add_rows(&self, place: &Place, rows: &mut RowSet) -> Result<(), BlockError> {
+        match place {
+            Place::Postings(range, count) => self.index.add_postings(range, *count, rows),
+            Place::Term(_) => Ok(()),
+        }
+    }
+
+    fn key_rows(&self, key: u32) -> Result<RowSet, BlockError> {
+        self.index.key_rows(key)
+    }
+
+    fn record_count(&self, kind: RecordKind) -> u32 {
+        crate::codec::narrow(match kind {
+            RecordKind::Resource => self.records.resources.len(),
+            RecordKind::Scope => self.records.scopes.len(),
+        })
+    }
+
+    fn record_message(&self, kind: RecordKind, ordinal: u32) -> &[u8] {
+        let at = ordinal as usize;
+        match kind {
+            RecordKind::Resource => self.records.resources.get(at).map_or(&[], |r| &r.bytes),
+            RecordKind::Scope => self.records.scopes.get(at).map_or(&[], |s| &s.bytes),
+        }
+    }
+
+    fn record_rows(&self, kind: RecordKind, ordinal: u32) -> Result<RowSet, BlockError> {
+        let key = match kind {
+            RecordKind::Resource => intrinsic::RESOURCE,
+            RecordKind::Scope => intrinsic::SCOPE,
+        };
+        let probe = one(code::ORDINAL, &ordinal.to_be_bytes());
+        let mut rows = RowSet::new();
+        self.index.visit_terms(key, Some(&probe), &mut |term| {
+            self.add_rows(&term.place, &mut rows)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(rows)
+    }
+
+    fn rows_by_duration(&self, shortest: u64, longest: u64) -> RowSet {
+        let mut rows = Vec::new();
+        self.columns.for_each_duration(|row, duration| {
+            if (shortest..=longest).contains(&duration) {
+                rows.push(row);
+            }
+        });
+        let mut set = RowSet::new();
+        set.extend_sorted(&rows);
+        set
+    }
+
+    fn visit_traces(
+        &self,
+        visit: &mut dyn FnMut(u32, &TraceFacts<'_>) -> ControlFlow<()>,
+    ) -> Result<(), BlockError> {
+        for (ordinal, trace) in (0..).zip(self.traces.entries()) {
+            let facts = TraceFacts {
+                start: trace.start,
+                end: trace.end,
+                root: trace.root.as_ref().map(|(service, name)| (&**name, &**service)),
+                uncertain: trace.split,
+            };
+            if visit(ordinal, &facts).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn find_trace(&self, id: &TraceId) -> Option<u32> {
+        self.traces.find(id)
+    }
+
+    fn add_trace_rows(&self, trace: u32, rows: &mut RowSet) {
+        if let Some(trace) = self.traces.get(trace) {
+            rows.insert_range(trace.rows.clone());
+        }
+    }
+}

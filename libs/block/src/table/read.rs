@@ -1,0 +1,297 @@
+//! Reads of a span table, each cut at a row.
+
+use std::ops::ControlFlow;
+
+use clew_model::TraceId;
+use clew_model::otlp::SpanView;
+use clew_model::trace::{SpanRecord, Trace};
+use clew_traceql::plan::{Condition, Field, Scope};
+
+use super::SpanTable;
+use crate::codec::narrow;
+use crate::error::BlockError;
+use crate::lookup::lookup;
+use crate::probe::{Probe, Values};
+use crate::rows::{LookupResult, RowSet};
+use crate::source::{IndexSource, KeyFacts, Place, RecordKind, TermRef, TermVisitor, TraceFacts};
+use crate::tags::{self, TagName, TagValueSink, TagValuesEnd};
+use crate::term::KeyScope;
+use crate::terms::TermEntry;
+
+impl SpanTable {
+    /// The rows below `rows_max` that can pass a condition.
+    ///
+    /// # Errors
+    /// [`BlockError`]; none is known for a table in memory.
+    pub fn lookup(&self, condition: &Condition, rows_max: u32) -> Result<LookupResult, BlockError> {
+        lookup(&self.view(rows_max), condition)
+    }
+
+    /// The ordinal of the trace that a row belongs to.
+    pub fn trace_of_row(&self, row: u32) -> Option<u32> {
+        self.rows.get(row as usize).map(|row| row.trace)
+    }
+
+    /// A span's start and end, nanoseconds since the epoch. The end is never before the start.
+    pub fn row_start_end(&self, row: u32) -> Option<(u64, u64)> {
+        self.rows.get(row as usize).map(|row| (row.start, row.end))
+    }
+
+    /// The rows of a trace below `rows_max`, ascending.
+    pub fn rows_of_trace(&self, trace: u32, rows_max: u32) -> impl Iterator<Item = u32> + '_ {
+        self.trace_rows(trace, rows_max)
+    }
+
+    /// The earliest start and the latest end of a trace's spans below `rows_max`, nanoseconds
+    /// since the epoch; `None` if there are none.
+    pub fn trace_start_end(&self, trace: u32, rows_max: u32) -> Option<(u64, u64)> {
+        self.trace_rows(trace, rows_max)
+            .map(|row| (self.rows[row as usize].start, self.rows[row as usize].end))
+            .reduce(|(start, end), (other_start, other_end)| {
+                (start.min(other_start), end.max(other_end))
+            })
+    }
+
+    /// The earliest start and the latest end of all spans below `rows_max`.
+    pub fn start_end(&self, rows_max: u32) -> Option<(u64, u64)> {
+        let limit = self.rows.len().min(rows_max as usize);
+        self.rows[..limit].iter().map(|row| (row.start, row.end)).reduce(
+            |(start, end), (other_start, other_end)| (start.min(other_start), end.max(other_end)),
+        )
+    }
+
+    /// A trace's spans below `rows_max` in the order of arrival, not merged: a span sent twice is
+    /// there twice. `None` if there are none.
+    pub fn fetch(&self, trace: u32, rows_max: u32) -> Option<Trace> {
+        let id = self.trace_id(trace)?;
+        let spans: Vec<SpanRecord> =
+            self.trace_rows(trace, rows_max).filter_map(|row| self.span(row)).collect();
+        (!spans.is_empty()).then_some(Trace { id, spans })
+    }
+
+    /// The span of a row with what it was reported under.
+    pub fn span(&self, row: u32) -> Option<SpanRecord> {
+        let row = self.rows.get(row as usize)?;
+        Some(SpanRecord {
+            resource: self.resources.entries()[row.resource as usize].record.clone(),
+            scope: self.scopes.entries()[row.scope as usize].record.clone(),
+            bytes: self.span_slice(row),
+        })
+    }
+
+    /// The names of attributes that spans below `rows_max` have, of one scope or of all, sorted.
+    pub fn tag_names(&self, scope: Option<Scope>, rows_max: u32) -> Vec<TagName> {
+        tags::names(&self.view(rows_max), scope)
+    }
+
+    /// Visits the values of a field on spans below `rows_max`, only on the rows in `within` if
+    /// given. Values come once each, in no particular order.
+    ///
+    /// # Errors
+    /// [`BlockError`]; none is known for a table in memory.
+    pub fn tag_values(
+        &self,
+        field: &Field,
+        rows_max: u32,
+        within: Option<&RowSet>,
+        sink: &mut TagValueSink<'_>,
+    ) -> Result<TagValuesEnd, BlockError> {
+        tags::values(&self.view(rows_max), field, within, sink)
+    }
+
+    fn view(&self, rows_max: u32) -> TableView<'_> {
+        TableView { table: self, rows_max: rows_max.min(self.row_count()) }
+    }
+}
+
+/// The rows of a table below a limit.
+struct TableView<'a> {
+    table: &'a SpanTable,
+    rows_max: u32,
+}
+
+impl TableView<'_> {
+    fn extend(&self, term: &TermEntry, rows: &mut RowSet) {
+        let (first, rest) = term.rows(self.rows_max);
+        if let Some(first) = first {
+            rows.insert(first);
+            rows.extend_sorted(rest);
+        }
+    }
+
+    /// Start, end, root row and whether a span is there in two versions.
+    fn sum_up(&self, trace: u32, identities: &mut Vec<([u8; 8], i32)>) -> Option<Sum> {
+        identities.clear();
+        let mut sum: Option<Sum> = None;
+        for at in self.table.trace_rows(trace, self.rows_max) {
+            let row = &self.table.rows[at as usize];
+            identities.push((row.span_id, row.kind));
+            let sum = sum.get_or_insert(Sum { start: row.start, end: row.end, ..Sum::default() });
+            sum.start = sum.start.min(row.start);
+            sum.end = sum.end.max(row.end);
+            if row.parent_id == [0; 8] {
+                let order = (row.start, row.span_id, row.kind);
+                if sum.root.is_none_or(|(best, _)| order < best) {
+                    sum.root = Some((order, at));
+                }
+            }
+        }
+        identities.sort_unstable();
+        let versions = identities.windows(2).any(|pair| pair[0] == pair[1]);
+        sum.map(|sum| Sum { versions, ..sum })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    start: u64,
+    end: u64,
+    root: Option<((u64, [u8; 8], i32), u32)>,
+    versions: bool,
+}
+
+impl IndexSource for TableView<'_> {
+    fn row_limit(&self) -> u32 {
+        self.rows_max
+    }
+
+    fn key(&self, scope: KeyScope, name: &[u8]) -> Option<KeyFacts> {
+        let handle = self.table.terms.find_key(scope, name)?;
+        let key = &self.table.terms.keys()[handle as usize];
+        (key.first_row < self.rows_max).then_some(KeyFacts { handle, repeated: key.repeated })
+    }
+
+    fn visit_keys(&self, visit: &mut dyn FnMut(KeyScope, &str, u64)) {
+        for key in self.table.terms.keys() {
+            if key.first_row < self.rows_max
+                && let Ok(name) = std::str::from_utf8(self.table.terms.key_name(key))
+            {
+                visit(key.scope, name, u64::from(key.rows));
+            }
+        }
+    }
+
+    fn visit_terms(
+        &self,
+        key: u32,
+        probe: Option<&Probe>,
+        visit: &mut TermVisitor<'_>,
+    ) -> Result<(), BlockError> {
+        let terms = &self.table.terms;
+        if let Some(Probe { code, values: Values::One(value), .. }) = probe {
+            if let Some((place, _)) = terms.find_term(key, *code, value) {
+                let _ = visit(&TermRef { code: *code, value, place: Place::Term(place) })?;
+            }
+            return Ok(());
+        }
+        let Some(key) = terms.keys().get(key as usize) else { return Ok(()) };
+        for &ordinal in &key.terms {
+            let term = terms.term(ordinal);
+            let value = terms.value(term);
+            let wanted =
+                probe.is_none_or(|probe| probe.code == term.code && probe.values.contain(value));
+            if wanted {
+                let term = TermRef { code: term.code, value, place: Place::Term(ordinal) };
+                if visit(&term)?.is_break() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_rows(&self, place: &Place, rows: &mut RowSet) -> Result<(), BlockError> {
+        if let Place::Term(term) = place {
+            self.extend(self.table.terms.term(*term), rows);
+        }
+        Ok(())
+    }
+
+    fn key_rows(&self, key: u32) -> Result<RowSet, BlockError> {
+        let terms = &self.table.terms;
+        let Some(key) = terms.keys().get(key as usize) else { return Ok(RowSet::new()) };
+        if key.rows == self.table.row_count() {
+            return Ok(RowSet::from_range(0..self.rows_max));
+        }
+        let mut rows: Vec<u32> = Vec::with_capacity(key.rows as usize);
+        for &ordinal in &key.terms {
+            let (first, rest) = terms.term(ordinal).rows(self.rows_max);
+            rows.extend(first);
+            rows.extend_from_slice(rest);
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        let mut set = RowSet::new();
+        set.extend_sorted(&rows);
+        Ok(set)
+    }
+
+    fn record_count(&self, kind: RecordKind) -> u32 {
+        narrow(match kind {
+            RecordKind::Resource => self.table.resources.entries().len(),
+            RecordKind::Scope => self.table.scopes.entries().len(),
+        })
+    }
+
+    fn record_message(&self, kind: RecordKind, ordinal: u32) -> &[u8] {
+        let at = ordinal as usize;
+        match kind {
+            RecordKind::Resource => &self.table.resources.entries()[at].record.bytes,
+            RecordKind::Scope => &self.table.scopes.entries()[at].record.bytes,
+        }
+    }
+
+    fn record_rows(&self, kind: RecordKind, ordinal: u32) -> Result<RowSet, BlockError> {
+        let at = ordinal as usize;
+        let mut rows = RowSet::new();
+        rows.extend_sorted(match kind {
+            RecordKind::Resource => self.table.resources.entries()[at].rows(self.rows_max),
+            RecordKind::Scope => self.table.scopes.entries()[at].rows(self.rows_max),
+        });
+        Ok(rows)
+    }
+
+    fn rows_by_duration(&self, shortest: u64, longest: u64) -> RowSet {
+        (0..self.rows_max)
+            .zip(&self.table.rows)
+            .filter(|(_, row)| (shortest..=longest).contains(&(row.end - row.start)))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    fn visit_traces(
+        &self,
+        visit: &mut dyn FnMut(u32, &TraceFacts<'_>) -> ControlFlow<()>,
+    ) -> Result<(), BlockError> {
+        let mut identities = Vec::new();
+        for (trace, entry) in (0..).zip(&self.table.traces) {
+            let Some(sum) = self.sum_up(trace, &mut identities) else { continue };
+            let root = sum.root.and_then(|(_, at)| {
+                let row = &self.table.rows[at as usize];
+                let span = SpanView::parse(self.table.span_bytes(row)).ok()?;
+                let resource = &self.table.resources.entries()[row.resource as usize].record;
+                Some((span.name, resource.service_name().unwrap_or_default()))
+            });
+            let facts = TraceFacts {
+                start: sum.start,
+                end: sum.end,
+                root,
+                uncertain: entry.split || sum.versions,
+            };
+            if visit(trace, &facts).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn find_trace(&self, id: &TraceId) -> Option<u32> {
+        self.table.find(id)
+    }
+
+    fn add_trace_rows(&self, trace: u32, rows: &mut RowSet) {
+        for row in self.table.trace_rows(trace, self.rows_max) {
+            rows.insert(row);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The trace table: one entry per trace of a block with what search answers without its spans.
+//!
+//! Raw form: number of traces (varint), the ids in ascending order (16 bytes each), the texts
+//! (count, then each with its length), then column by column, one number per trace, all varints:
+//! span count, page minus the page before, start minus the block's earliest start, duration, root
+//! service and root name (0 for no root, else text ordinal + 1), error count, flags (bit 0: split),
+//! weight (4 bytes, a float), number of services; then per service entry text ordinal, span count,
+//! error count.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use clew_model::trace::{ServiceStats, TraceSummary};
+use clew_model::wire::put_varint;
+use clew_model::{TraceId, UnixNanos};
+
+use crate::codec::{ByteReader, narrow, put_bytes};
+use crate::error::BlockError;
+
+const SECTION: &str = "trace table";
+const FLAG_SPLIT: u64 = 1;
+
+/// What a block says about a trace: the facts hold for the spans in the block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceEntry {
+    /// The trace's id.
+    pub id: TraceId,
+    /// Its rows.
+    pub rows: Range<u32>,
+    /// The index of its first page in the page directory.
+    pub page: u32,
+    /// The earliest start, nanoseconds since the epoch.
+    pub start: u64,
+    /// The latest end, never before the start.
+    pub end: u64,
+    /// Service and name of the root span, if the root is here.
+    pub root: Option<(Arc<str>, Arc<str>)>,
+    /// How many spans have status error.
+    pub errors: u32,
+    /// Spans and errors by service, in the order of the services' names.
+    pub services: Vec<ServiceStats>,
+    /// Whether spans of the trace may lie elsewhere.
+    pub split: bool,
+    /// How many traces this one stands for under sampling; 1 if it was not sampled.
+    pub weight: f32,
+}
+
+impl TraceEntry {
+    /// The facts as the model states them.
+    pub fn summary(&self) -> TraceSummary {
+        let (root_service, root_name) = self.root.clone().unzip();
+        TraceSummary {
+            id: self.id,
+            start: UnixNanos(self.start),
+            end: UnixNanos(self.end),
+            root_service,
+            root_name,
+            span_count: self.rows.end - self.rows.start,
+            error_count: self.errors,
+            services: self.services.clone(),
+        }
+    }
+}
+
+/// Collects texts, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    ordinals: BTreeMap<Arc<str>, u32>,
+    texts: Vec<Arc<str>>,
+}
+
+impl Texts {
+    pub(crate) fn intern(&mut self, text: &str) -> u32 {
+        if let Some(ordinal) = self.ordinals.get(text) {
+            return *ordinal;
+        }
+        let ordinal = narrow(self.texts.len());
+        let text: Arc<str> = Arc::from(text);
+        self.ordinals.insert(Arc::clone(&text), ordinal);
+        self.texts.push(text);
+        ordinal
+    }
+
+    pub(crate) fn get(&self, ordinal: u32) -> &str {
+        self.texts.get(ordinal as usize).map_or("", |text| text)
+    }
+}
+
+/// A trace on its way into the table; texts are ordinals.
+#[derive(Debug)]
+pub(crate) struct NewTrace {
+    pub(crate) id: TraceId,
+    pub(crate) spans: u32,
+    pub(crate) page: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// Service and name.
+    pub(crate) root: Option<(u32, u32)>,
+    pub(crate) errors: u32,
+    /// Service, spans, errors.
+    pub(crate) services: Range<usize>,
+    pub(crate) split: bool,
+    pub(crate) weight: f32,
+}
+
+/// Collects the table.
+#[derive(Debug, Default)]
+pub(crate) struct TracesWriter {
+    pub(crate) texts: Texts,
+    pub(crate) traces: Vec<NewTrace>,
+    pub(crate) services: Vec<(u32, u32, u32)>,
+}
+
+impl TracesWriter {
+    pub(crate) fn finish(&self, earliest: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.traces.len() * 48);
+        put_varint(&mut out, self.traces.len() as u64);
+        for trace in &self.traces {
+            out.extend_from_slice(&trace.id.0);
+        }
+        put_varint(&mut out, self.texts.texts.len() as u64);
+        for text in &self.texts.texts {
+            put_bytes(&mut out, text.as_bytes());
+        }
+        let mut column = |value: &dyn Fn(&NewTrace) -> u64| {
+            for trace in &self.traces {
+                put_varint(&mut out, value(trace));
+            }
+        };
+        let coded = |text: Option<u32>| text.map_or(0, |text| u64::from(text) + 1);
+        column(&|trace| u64::from(trace.spans));
+        let page_before = std::cell::Cell::new(0);
+        column(&|trace| u64::from(trace.page - page_before.replace(trace.page)));
+        column(&|trace| trace.start.saturating_sub(earliest));
+        column(&|trace| trace.end - trace.start);
+        column(&|trace| coded(trace.root.map(|root| root.0)));
+        column(&|trace| coded(trace.root.map(|root| root.1)));
+        column(&|trace| u64::from(trace.errors));
+        column(&|trace| if trace.split { FLAG_SPLIT } else { 0 });
+        for trace in &self.traces {
+            out.extend_from_slice(&trace.weight.to_le_bytes());
+        }
+        for trace in &self.traces {
+            put_varint(&mut out, trace.services.len() as u64);
+        }
+        for trace in &self.traces {
+            for (service, spans, errors) in &self.services[trace.services.clone()] {
+                put_varint(&mut out, u64::from(*service));
+                put_varint(&mut out, u64::from(*spans));
+                put_varint(&mut out, u64::from(*errors));
+            }
+        }
+        out
+    }
+}
+
+/// The traces of a block, ascending by id.
+#[derive(Debug, Clone, Default)]
+pub struct TraceTable {
+    traces: Vec<TraceEntry>,
+}
+
+impl TraceTable {
+    /// Reads the raw table of a block whose earliest start is `earliest`.
+    pub(crate) fn parse(raw: &[u8], earliest: u64) -> Result<TraceTable, BlockError> {
+        let mut reader = ByteReader::new(SECTION, raw);
+        let count = reader.count(16)?;
+        let ids: Vec<TraceId> =
+            (0..count).map(|_| reader.array().map(TraceId)).collect::<Result<_, _>>()?;
+        if !ids.is_sorted_by(|a, b| a < b) {
+            return Err(reader.corrupt("its traces are not sorted"));
+        }
+        let text_count = reader.count(1)?;
+        let texts: Vec<Arc<str>> =
+            (0..text_count).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?;
+        let text = |ordinal: u64, reader: &ByteReader<'_>| -> Result<Arc<str>, BlockError> {
+            let text = usize::try_from(ordinal).ok().and_then(|ordinal| texts.get(ordinal));
+            text.cloned().ok_or_else(|| reader.corrupt("a text is missing"))
+        };
+        let mut traces = Vec::with_capacity(count);
+        let mut row = 0u32;
+        for id in ids {
+            let spans = reader.varint_u32()?;
+            let end = row.checked_add(spans);
+            let end = end.ok_or_else(|| reader.corrupt("it has too many rows"))?;
+            traces.push(TraceEntry {
+                id,
+                rows: row..end,
+                page: 0,
+                start: earliest,
+                end: earliest,
+                root: None,
+                errors: 0,
+                services: Vec::new(),
+                split: false,
+                weight: 1.0,
+            });
+            row = end;
+        }
+        let too_large = || BlockError::corrupt(SECTION, "a number is too large");
+        let mut page = 0u32;
+        for trace in &mut traces {
+            page = page.checked_add(reader.varint_u32()?).ok_or_else(too_large)?;
+            trace.page = page;
+        }
+        for trace in &mut traces {
+            trace.start = earliest.checked_add(reader.varint()?).ok_or_else(too_large)?;
+        }
+        for trace in &mut traces {
+            trace.end = trace.start.checked_add(reader.varint()?).ok_or_else(too_large)?;
+        }
+        let root_services =
+            (0..count).map(|_| reader.varint()).collect::<Result<Vec<_>, BlockError>>()?;
+        for (trace, service) in traces.iter_mut().zip(root_services) {
+            trace.root = match (service.checked_sub(1), reader.varint()?.checked_sub(1)) {
+                (Some(service), Some(name)) => {
+                    Some((text(service, &reader)?, text(name, &reader)?))
+                }
+                (None, None) => None,
+                _ => return Err(reader.corrupt("a root is incomplete")),
+            };
+        }
+        for trace in &mut traces {
+            trace.errors = reader.varint_u32()?;
+        }
+        for trace in &mut traces {
+            trace.split = reader.varint()? & FLAG_SPLIT != 0;
+        }
+        for trace in &mut traces {
+            trace.weight = f32::from_le_bytes(reader.array()?);
+        }
+        let service_counts =
+            (0..count).map(|_| reader.count(3)).collect::<Result<Vec<_>, BlockError>>()?;
+        for (trace, services) in traces.iter_mut().zip(service_counts) {
+            for _ in 0..services {
+                let name = reader.varint()?;
+                let name = text(name, &reader)?;
+                let (spans, errors) = (reader.varint_u32()?, reader.varint_u32()?);
+                trace.services.push(ServiceStats { name, spans, errors });
+            }
+        }
+        Ok(TraceTable { traces })
+    }
+
+    /// All traces, ascending by id. The position is the trace's ordinal.
+    pub fn entries(&self) -> &[TraceEntry] {
+        &self.traces
+    }
+
+    /// The ordinal of a trace.
+    pub fn find(&self, id: &TraceId) -> Option<u32> {
+        self.traces.binary_search_by(|trace| trace.id.cmp(id)).ok().map(narrow)
+    }
+
+    /// A trace by its ordinal.
+    pub fn get(&self, ordinal: u32) -> Option<&TraceEntry> {
+        self.traces.get(ordinal as usize)
+    }
+
+    /// The ordinal of the trace that a row belongs to.
+    pub fn trace_of_row(&self, row: u32) -> Option<u32> {
+        let at = self.traces.partition_point(|trace| trace.rows.end <= row);
+        self.traces.get(at).is_some_and(|trace| trace.rows.contains(&row)).then(|| narrow(at))
+    }
+
+    /// How many rows there are.
+    pub fn row_count(&self) -> u32 {
+        self.traces.last().map_or(0, |trace| trace.rows.end)
+    }
+
+    /// About how many bytes of memory the table takes.
+    pub fn memory_bytes(&self) -> usize {
+        let services: usize = self.traces.iter().map(|trace| trace.services.len()).sum();
+        self.traces.len() * size_of::<TraceEntry>() + services * size_of::<ServiceStats>()
+    }
+}
