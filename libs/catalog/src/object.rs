@@ -4,8 +4,10 @@
 use clew_model::{TenantId, UnixNanos};
 use clew_ring::ShardId;
 
+use crate::error::DecodeError;
 use crate::ident::{Incarnation, LogPoint};
 use crate::key::ObjectKey;
+use crate::wire;
 
 /// The most tenants that one object may pack.
 pub const OBJECT_TENANTS_MAX: usize = 65_536;
@@ -100,6 +102,19 @@ pub enum ObjectError {
 }
 
 impl ObjectMeta {
+    /// The object as bytes, to send it.
+    pub fn encode(&self) -> Vec<u8> {
+        wire::view::encode_object(self)
+    }
+
+    /// The object in `bytes`, checked.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when they are not the encoding of a possible object.
+    pub fn decode(bytes: &[u8]) -> Result<ObjectMeta, DecodeError> {
+        wire::view::decode_object_alone(bytes)
+    }
+
     /// The shard whose spans it holds.
     pub fn shard(&self) -> ShardId {
         self.key.shard()
@@ -174,6 +189,15 @@ mod tests {
             created_at: UnixNanos(0),
             tenants: vec![block("a", 0), block("b", 50)],
         }
+    }
+
+    #[test]
+    fn an_object_survives_its_encoding() {
+        assert_eq!(ObjectMeta::decode(&object().encode()).unwrap(), object());
+        let mut impossible = object();
+        impossible.size = 0;
+        assert!(ObjectMeta::decode(&impossible.encode()).is_err());
+        assert!(ObjectMeta::decode(b"").is_err());
     }
 
     #[test]

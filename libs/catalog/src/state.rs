@@ -164,8 +164,7 @@ impl State {
 
     /// The live map generations as a shard map.
     pub fn shard_map(&self) -> ShardMap {
-        let maps = self.generations.iter().map(|g| MapGeneration::clone(&g.map)).collect();
-        ShardMap::new(maps).unwrap_or_default()
+        map_of(&self.generations)
     }
 
     /// The nodes that ever registered, by name.
@@ -256,4 +255,10 @@ impl State {
     fn note(&mut self, kind: ChangeKind) {
         self.changes.push(Change { revision: self.revision, kind });
     }
+}
+
+/// The shard map of these generations; empty for an impossible list, which decoding refuses.
+pub(crate) fn map_of(generations: &[Generation]) -> ShardMap {
+    let maps = generations.iter().map(|g| MapGeneration::clone(&g.map)).collect();
+    ShardMap::new(maps).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use clew_model::{TenantId, UnixNanos};
-use clew_ring::{NodeId, ShardId};
+use clew_ring::{NodeId, ShardId, ShardMap};
 
 use crate::changes::{Change, ChangeKind};
 use crate::error::DecodeError;
@@ -86,8 +86,15 @@ pub struct Members {
 impl State {
     /// What a query of `tenants` needs, or of all tenants if the list is empty.
     pub fn view(&self, tenants: &[TenantId]) -> View {
-        let scope: Option<BTreeSet<TenantId>> =
-            (!tenants.is_empty()).then(|| tenants.iter().cloned().collect());
+        self.view_within((!tenants.is_empty()).then(|| tenants.iter().cloned().collect()))
+    }
+
+    /// The shard map and the watermarks, without any tenant's objects.
+    pub fn view_of_shards(&self) -> View {
+        self.view_within(Some(BTreeSet::new()))
+    }
+
+    fn view_within(&self, scope: Option<BTreeSet<TenantId>>) -> View {
         let covered = |tenant: &TenantId| scope.as_ref().is_none_or(|set| set.contains(tenant));
         let objects = match &scope {
             None => self.by_tenant.clone(),
@@ -195,6 +202,11 @@ impl View {
             remove_block(&mut self.objects, tenant, object);
             self.quarantined.insert((tenant.clone(), *object), quarantine.clone());
         }
+    }
+
+    /// The live generations of the shard map.
+    pub fn shard_map(&self) -> ShardMap {
+        crate::state::map_of(&self.generations)
     }
 
     /// The view as bytes, to send it.

@@ -22,8 +22,10 @@ impl StateMachine for CatalogMachine {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), clew_raft::Error> {
-        self.state = State::decode(bytes)
-            .map_err(|error| clew_raft::Error::corrupt("catalog snapshot", error.to_string()))?;
+        self.state = State::decode(bytes).map_err(|error| clew_raft::Error::Corrupt {
+            what: "catalog snapshot",
+            reason: error.to_string(),
+        })?;
         Ok(())
     }
 }

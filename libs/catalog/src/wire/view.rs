@@ -86,6 +86,14 @@ struct MembersMessage {
     replicas: Vec<ReplicaMessage>,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct ObjectOnlyMessage {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(message, optional, tag = "2")]
+    object: Option<ObjectMessage>,
+}
+
 fn check(version: u32) -> Result<(), DecodeError> {
     match version {
         VIEW_VERSION => Ok(()),
@@ -98,6 +106,19 @@ fn decode_object(message: &ObjectMessage) -> Result<Arc<ObjectMeta>, DecodeError
     let object = super::object(message, &[])?;
     object.validate().map_err(|_| DecodeError::Inconsistent { what: "object" })?;
     Ok(Arc::new(object))
+}
+
+/// An object alone, as a shard leader sends it to a reader that is behind.
+pub(crate) fn encode_object(object: &ObjectMeta) -> Vec<u8> {
+    ObjectOnlyMessage { version: VIEW_VERSION, object: Some(super::object_message(object, |_| 0)) }
+        .encode_to_vec()
+}
+
+pub(crate) fn decode_object_alone(bytes: &[u8]) -> Result<ObjectMeta, DecodeError> {
+    let message = ObjectOnlyMessage::decode(bytes)?;
+    check(message.version)?;
+    let object = decode_object(message.object.as_ref().ok_or(DecodeError::Malformed)?)?;
+    Ok(Arc::unwrap_or_clone(object))
 }
 
 pub(crate) fn encode_view(view: &View) -> Vec<u8> {
