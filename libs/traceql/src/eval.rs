@@ -1,0 +1,460 @@
+//! Evaluation of a filter on one span.
+//!
+//! A filter is compiled once: constants folded, identifiers padded, tests on the same field joined
+//! so that it is looked up once. Rules that are easy to get wrong:
+//!
+//! - An absent field makes every comparison false, `!=` and `!~` included; only `= nil` holds.
+//! - Values whose types do not compare make a comparison false, never an error.
+//! - Conditions on event fields inside one filter are about the same event, links alike: the
+//!   filter holds if there is an event and a link for which the whole expression holds. A span
+//!   without events is judged once, with every condition on event fields false.
+//! - `!` of something that is not boolean is not true.
+
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::ast::{ArithmeticOp, FieldExpr};
+use crate::error::EvalError;
+use crate::field::FieldRef;
+use crate::plan::{Field, Intrinsic, Prefilter, Scope};
+use crate::value::{CompareOp, Static, compare_any};
+
+mod arithmetic;
+mod compile;
+
+/// The most pairs of an event and a link that are tried on one span.
+pub const EVENT_LINK_PAIRS_MAX: usize = 1 << 20;
+
+/// What a filter can ask of a span. Absent is `None`; an array attribute is one value.
+///
+/// Identifiers come as lower-case hex digits at full width: 32 for traces, 16 for spans. The
+/// parent id of a root is absent.
+pub trait SpanValues {
+    /// An attribute of the span, its resource or its instrumentation scope.
+    fn attribute(&self, scope: Scope, name: &str) -> Option<Static>;
+    /// An intrinsic that is not of an event or link.
+    fn intrinsic(&self, intrinsic: Intrinsic) -> Option<Static>;
+    /// How many events the span has.
+    fn event_count(&self) -> usize;
+    /// An attribute of the event at an index below [`Self::event_count`].
+    fn event_attribute(&self, event: usize, name: &str) -> Option<Static>;
+    /// `event:name` or `event:timeSinceStart` of an event.
+    fn event_intrinsic(&self, event: usize, intrinsic: Intrinsic) -> Option<Static>;
+    /// How many links the span has.
+    fn link_count(&self) -> usize;
+    /// An attribute of the link at an index below [`Self::link_count`].
+    fn link_attribute(&self, link: usize, name: &str) -> Option<Static>;
+    /// `link:traceID` or `link:spanID` of a link.
+    fn link_intrinsic(&self, link: usize, intrinsic: Intrinsic) -> Option<Static>;
+}
+
+/// A compiled filter.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    root: Node,
+    /// Terms of a conjunction that need neither event nor link, tried before any is chosen.
+    before: Vec<Node>,
+    choice: Choice,
+}
+
+/// How to look for the event and link of a filter.
+#[derive(Debug, Clone)]
+enum Choice {
+    /// Neither is mentioned: `root` decides.
+    Neither,
+    /// An event for these terms and, independently, a link for those.
+    Apart(Vec<Node>, Vec<Node>),
+    /// One of each for these terms together.
+    Together { terms: Vec<Node>, events: bool, links: bool },
+}
+
+/// A boolean expression; evaluation is two-valued.
+#[derive(Debug, Clone)]
+pub(crate) enum Node {
+    Const(bool),
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    Not(Box<Node>),
+    /// All or any of the tests on the value of one field.
+    Tests {
+        slot: Slot,
+        all: bool,
+        tests: Vec<ValueTest>,
+    },
+    Compare {
+        op: CompareOp,
+        left: Value,
+        right: Value,
+    },
+    Match {
+        negated: bool,
+        value: Value,
+        regex: Arc<Regex>,
+    },
+}
+
+/// A test on one value.
+#[derive(Debug, Clone)]
+pub(crate) enum ValueTest {
+    Is(bool),
+    Present,
+    Absent,
+    Compare(CompareOp, Static),
+    Match { negated: bool, regex: Arc<Regex> },
+}
+
+/// An expression with a value of any type.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Literal(Static),
+    Field(Slot),
+    Not(Box<Value>),
+    Negate(Box<Value>),
+    Arithmetic { op: ArithmeticOp, left: Box<Value>, right: Box<Value> },
+    Bool(Box<Node>),
+}
+
+/// Where a field's value is looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Slot {
+    /// On the span, then on the resource.
+    Unscoped(Arc<str>),
+    /// In one place.
+    At(Field),
+    /// Nowhere: fields of the parent, which cannot be evaluated yet.
+    Nowhere,
+}
+
+/// The event and link under consideration.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    event: Option<usize>,
+    link: Option<usize>,
+}
+
+/// What a look-up found.
+enum Found {
+    /// There is no event (or link) to have the field.
+    NoHost,
+    Absent,
+    Value(Static),
+}
+
+impl Filter {
+    /// Compiles the expression. What is not boolean matches nothing.
+    pub fn new(expr: &FieldExpr) -> Filter {
+        let root = compile::node(expr);
+        let (before, choice) = plan_choice(&root);
+        Filter { root, before, choice }
+    }
+
+    /// Whether it is known without looking that no span matches.
+    pub fn is_never(&self) -> bool {
+        matches!(self.root, Node::Const(false))
+    }
+
+    /// Whether it is known without looking that every span matches.
+    pub fn is_always(&self) -> bool {
+        matches!(self.root, Node::Const(true))
+    }
+
+    /// What an index can do before the filter runs: never excludes a span that matches.
+    pub fn prefilter(&self) -> Prefilter {
+        crate::plan::of_node(&self.root)
+    }
+
+    /// Whether the span matches.
+    ///
+    /// # Errors
+    /// Integer division by zero, arithmetic on an array, or too many pairs of events and links.
+    pub fn matches(&self, span: &dyn SpanValues) -> Result<bool, EvalError> {
+        let none = Cursor::default();
+        match &self.choice {
+            Choice::Neither => self.root.holds(span, none),
+            Choice::Apart(events, links) => Ok(all_hold(&self.before, span, none)?
+                && some_event(span, !events.is_empty(), |event| {
+                    all_hold(events, span, Cursor { event, link: None })
+                })?
+                && some_link(span, !links.is_empty(), |link| {
+                    all_hold(links, span, Cursor { event: None, link })
+                })?),
+            Choice::Together { terms, events, links } => {
+                if !all_hold(&self.before, span, none)? {
+                    return Ok(false);
+                }
+                if *events && *links {
+                    bound_pairs(span)?;
+                }
+                some_event(span, *events, |event| {
+                    some_link(span, *links, |link| all_hold(terms, span, Cursor { event, link }))
+                })
+            }
+        }
+    }
+}
+
+/// The value of an expression on a span, for `by`, `select` and aggregates. Fields of events and
+/// links are those of the first one.
+///
+/// # Errors
+/// Integer division by zero, or arithmetic on an array.
+pub fn evaluate(expr: &FieldExpr, span: &dyn SpanValues) -> Result<Static, EvalError> {
+    let cursor = Cursor {
+        event: (span.event_count() > 0).then_some(0),
+        link: (span.link_count() > 0).then_some(0),
+    };
+    compile::value(expr).get(span, cursor)
+}
+
+fn bound_pairs(span: &dyn SpanValues) -> Result<(), EvalError> {
+    let (events, links) = (span.event_count(), span.link_count());
+    if events.saturating_mul(links) > EVENT_LINK_PAIRS_MAX {
+        return Err(EvalError::TooManyPairs { events, links });
+    }
+    Ok(())
+}
+
+fn all_hold(terms: &[Node], span: &dyn SpanValues, cursor: Cursor) -> Result<bool, EvalError> {
+    for term in terms {
+        if !term.holds(span, cursor)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn some_event(
+    span: &dyn SpanValues,
+    needed: bool,
+    holds: impl Fn(Option<usize>) -> Result<bool, EvalError>,
+) -> Result<bool, EvalError> {
+    some_of(if needed { span.event_count() } else { 0 }, holds)
+}
+
+fn some_link(
+    span: &dyn SpanValues,
+    needed: bool,
+    holds: impl Fn(Option<usize>) -> Result<bool, EvalError>,
+) -> Result<bool, EvalError> {
+    some_of(if needed { span.link_count() } else { 0 }, holds)
+}
+
+/// Tries each index; with none, tries once without.
+fn some_of(
+    count: usize,
+    holds: impl Fn(Option<usize>) -> Result<bool, EvalError>,
+) -> Result<bool, EvalError> {
+    if count == 0 {
+        return holds(None);
+    }
+    for index in 0..count {
+        if holds(Some(index))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Terms that cannot fail may run in any order without an error appearing or vanishing; only those
+/// are moved.
+fn plan_choice(root: &Node) -> (Vec<Node>, Choice) {
+    let (events, links) = (root.needs(Field::is_event), root.needs(Field::is_link));
+    if !events && !links {
+        return (Vec::new(), Choice::Neither);
+    }
+    let terms = match root {
+        Node::All(terms) => terms.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    let free = |term: &&Node| {
+        !term.can_fail() && !term.needs(Field::is_event) && !term.needs(Field::is_link)
+    };
+    let before = terms.iter().filter(free).cloned().collect();
+    let bound: Vec<Node> = terms.iter().filter(|term| !free(term)).cloned().collect();
+    let apart = bound.iter().all(|term| {
+        !term.can_fail() && !(term.needs(Field::is_event) && term.needs(Field::is_link))
+    });
+    if apart {
+        let (events, links) = bound.into_iter().partition(|term| term.needs(Field::is_event));
+        return (before, Choice::Apart(events, links));
+    }
+    (before, Choice::Together { terms: bound, events, links })
+}
+
+impl Node {
+    fn holds(&self, span: &dyn SpanValues, cursor: Cursor) -> Result<bool, EvalError> {
+        match self {
+            Node::Const(value) => Ok(*value),
+            Node::All(terms) => all_hold(terms, span, cursor),
+            Node::Any(terms) => {
+                for term in terms {
+                    if term.holds(span, cursor)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Node::Not(inner) => Ok(!inner.holds(span, cursor)?),
+            Node::Tests { slot, all, tests } => {
+                let found = slot.look_up(span, cursor);
+                Ok(if *all {
+                    tests.iter().all(|test| test.passes(&found))
+                } else {
+                    tests.iter().any(|test| test.passes(&found))
+                })
+            }
+            Node::Compare { op, left, right } => {
+                Ok(compare_any(*op, &left.get(span, cursor)?, &right.get(span, cursor)?))
+            }
+            Node::Match { negated, value, regex } => {
+                Ok(matches_regex(*negated, regex, &value.get(span, cursor)?))
+            }
+        }
+    }
+
+    /// Whether evaluation can end in an error.
+    fn can_fail(&self) -> bool {
+        match self {
+            Node::Const(_) | Node::Tests { .. } => false,
+            Node::All(terms) | Node::Any(terms) => terms.iter().any(Node::can_fail),
+            Node::Not(inner) => inner.can_fail(),
+            Node::Compare { left, right, .. } => left.can_fail() || right.can_fail(),
+            Node::Match { value, .. } => value.can_fail(),
+        }
+    }
+
+    /// Whether a field of this sort is mentioned.
+    fn needs(&self, sort: fn(&Field) -> bool) -> bool {
+        match self {
+            Node::Const(_) => false,
+            Node::All(terms) | Node::Any(terms) => terms.iter().any(|term| term.needs(sort)),
+            Node::Not(inner) => inner.needs(sort),
+            Node::Tests { slot, .. } => slot.is(sort),
+            Node::Compare { left, right, .. } => left.needs(sort) || right.needs(sort),
+            Node::Match { value, .. } => value.needs(sort),
+        }
+    }
+}
+
+impl Value {
+    fn get(&self, span: &dyn SpanValues, cursor: Cursor) -> Result<Static, EvalError> {
+        match self {
+            Value::Literal(value) => Ok(value.clone()),
+            Value::Field(slot) => Ok(match slot.look_up(span, cursor) {
+                Found::Value(value) => value,
+                Found::NoHost | Found::Absent => Static::Nil,
+            }),
+            Value::Not(inner) => Ok(match inner.get(span, cursor)? {
+                Static::Bool(value) => Static::Bool(!value),
+                _ => Static::Nil,
+            }),
+            Value::Negate(inner) => arithmetic::negate(&inner.get(span, cursor)?),
+            Value::Arithmetic { op, left, right } => {
+                let left = left.get(span, cursor)?;
+                arithmetic::apply(*op, &left, &right.get(span, cursor)?)
+            }
+            Value::Bool(node) => node.holds(span, cursor).map(Static::Bool),
+        }
+    }
+
+    fn can_fail(&self) -> bool {
+        match self {
+            Value::Literal(_) | Value::Field(_) => false,
+            Value::Not(inner) => inner.can_fail(),
+            Value::Negate(_) | Value::Arithmetic { .. } => true,
+            Value::Bool(node) => node.can_fail(),
+        }
+    }
+
+    fn needs(&self, sort: fn(&Field) -> bool) -> bool {
+        match self {
+            Value::Literal(_) => false,
+            Value::Field(slot) => slot.is(sort),
+            Value::Not(inner) | Value::Negate(inner) => inner.needs(sort),
+            Value::Arithmetic { left, right, .. } => left.needs(sort) || right.needs(sort),
+            Value::Bool(node) => node.needs(sort),
+        }
+    }
+}
+
+impl ValueTest {
+    fn passes(&self, found: &Found) -> bool {
+        match (self, found) {
+            (ValueTest::Absent, found) => matches!(found, Found::Absent),
+            (_, Found::NoHost | Found::Absent) => false,
+            (ValueTest::Present, Found::Value(_)) => true,
+            (ValueTest::Is(wanted), Found::Value(value)) => *value == Static::Bool(*wanted),
+            (ValueTest::Compare(op, literal), Found::Value(value)) => {
+                compare_any(*op, value, literal)
+            }
+            (ValueTest::Match { negated, regex }, Found::Value(value)) => {
+                matches_regex(*negated, regex, value)
+            }
+        }
+    }
+}
+
+/// Only text matches or fails to match; of an array, any text may match but none may for `!~`.
+fn matches_regex(negated: bool, regex: &Regex, value: &Static) -> bool {
+    match value {
+        Static::String(text) => regex.is_match(text) != negated,
+        Static::Array(elements) => {
+            let mut texts = elements.iter().filter_map(|element| match element {
+                Static::String(text) => Some(text),
+                _ => None,
+            });
+            if !negated {
+                return texts.any(|text| regex.is_match(text));
+            }
+            let mut any_text = false;
+            texts.all(|text| {
+                any_text = true;
+                !regex.is_match(text)
+            }) && any_text
+        }
+        _ => false,
+    }
+}
+
+impl Slot {
+    pub(crate) fn of(field: &FieldRef) -> Slot {
+        match field {
+            FieldRef::Attribute { parent: true, .. } | FieldRef::Parent => Slot::Nowhere,
+            FieldRef::Attribute { scope: None, name, .. } => Slot::Unscoped(Arc::clone(name)),
+            FieldRef::Attribute { scope: Some(scope), name, .. } => {
+                Slot::At(Field::Attribute(*scope, Arc::clone(name)))
+            }
+            FieldRef::Intrinsic { intrinsic, .. } => Slot::At(Field::Intrinsic(*intrinsic)),
+        }
+    }
+
+    fn is(&self, sort: fn(&Field) -> bool) -> bool {
+        matches!(self, Slot::At(field) if sort(field))
+    }
+
+    fn look_up(&self, span: &dyn SpanValues, cursor: Cursor) -> Found {
+        let value = match self {
+            Slot::Nowhere => return Found::NoHost,
+            Slot::Unscoped(name) => {
+                span.attribute(Scope::Span, name).or_else(|| span.attribute(Scope::Resource, name))
+            }
+            Slot::At(field) if field.is_event() => match (cursor.event, field) {
+                (None, _) => return Found::NoHost,
+                (Some(event), Field::Attribute(_, name)) => span.event_attribute(event, name),
+                (Some(event), Field::Intrinsic(i)) => span.event_intrinsic(event, *i),
+            },
+            Slot::At(field) if field.is_link() => match (cursor.link, field) {
+                (None, _) => return Found::NoHost,
+                (Some(link), Field::Attribute(_, name)) => span.link_attribute(link, name),
+                (Some(link), Field::Intrinsic(i)) => span.link_intrinsic(link, *i),
+            },
+            Slot::At(Field::Attribute(scope, name)) => span.attribute(*scope, name),
+            Slot::At(Field::Intrinsic(intrinsic)) => span.intrinsic(*intrinsic),
+        };
+        match value {
+            Some(Static::Nil) | None => Found::Absent,
+            Some(value) => Found::Value(value),
+        }
+    }
+}
