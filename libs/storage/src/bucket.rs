@@ -1,0 +1,285 @@
+//! The bucket: what the rest of Clew stores objects in.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clew_node::Deps;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::backend::{Backend, Creation, Listed, Read, Span};
+use crate::config::BucketConfig;
+use crate::connect::connect;
+use crate::error::{Error, Operation};
+use crate::metrics::StorageMetrics;
+use crate::retry::{Retrier, RetryPolicy};
+use crate::{key, ranges};
+
+/// The largest object that can be put, and the longest range that can be read, in bytes.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 30;
+
+/// How many reads of one [`Bucket::get_ranges`] run side by side.
+const PARALLEL_READS: usize = 8;
+
+/// How much of an existing object is compared at a time, in bytes.
+const COMPARE_BYTES: u64 = 8 << 20;
+
+/// What a successful put found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is new.
+    Created,
+    /// The object was there already, with the same bytes.
+    AlreadyExists,
+}
+
+/// The end of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// Its last bytes: as many as asked for, or all of a shorter object.
+    pub bytes: Bytes,
+    /// The size of the whole object in bytes.
+    pub object_size: u64,
+}
+
+/// A write-once store of objects. Cheap to clone; clones share the retry budget.
+#[derive(Clone)]
+pub struct Bucket {
+    backend: Arc<dyn Backend>,
+    retrier: Retrier,
+    metrics: StorageMetrics,
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bucket")
+    }
+}
+
+impl Bucket {
+    /// Opens the bucket that the settings describe. A local directory is created if missing; a remote
+    /// bucket is not contacted. Touches the disk, so call it at start-up.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the setting that is wrong.
+    pub fn open(config: &BucketConfig, deps: &Deps) -> Result<Bucket, Error> {
+        Ok(Bucket::over(connect(config, deps)?, deps))
+    }
+
+    /// An empty bucket in memory, for tests.
+    pub fn memory(deps: &Deps) -> Bucket {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Bucket::over(Arc::new(crate::remote::Remote::new(store, "")), deps)
+    }
+
+    pub(crate) fn over(backend: Arc<dyn Backend>, deps: &Deps) -> Bucket {
+        let metrics = StorageMetrics::new(&deps.metrics);
+        let (clock, rng) = (deps.clock.clone(), deps.rng.clone());
+        let retrier = Retrier::new(RetryPolicy::default(), clock, rng, metrics.clone());
+        Bucket { backend, retrier, metrics }
+    }
+
+    /// The same bucket with another patience.
+    #[must_use]
+    pub fn with_retry_policy(mut self, policy: RetryPolicy) -> Bucket {
+        self.retrier.policy = policy;
+        self
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    pub(crate) fn map_backend(
+        mut self,
+        wrap: impl FnOnce(Arc<dyn Backend>) -> Arc<dyn Backend>,
+    ) -> Bucket {
+        self.backend = wrap(self.backend);
+        self
+    }
+
+    /// Stores a new object, durably when this returns. Repeating it with the same bytes is safe, also
+    /// after an error.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the key exists with other bytes; [`Error::Invalid`] for an empty body or
+    /// one above [`OBJECT_BYTES_MAX`]. After [`Error::Unavailable`] the object may exist.
+    pub async fn put_new(&self, key: &str, body: Bytes) -> Result<Put, Error> {
+        key::check(key)?;
+        let length = body.len() as u64;
+        if length == 0 || length > OBJECT_BYTES_MAX {
+            let reason = format!("an object must have 1 to {OBJECT_BYTES_MAX} bytes: {length}");
+            return Err(Error::Invalid { reason });
+        }
+        let attempt = || self.backend.create(key, body.clone());
+        let creation = self.retrier.run(Operation::Put, key, length, |_| length, attempt).await?;
+        match creation {
+            Creation::Created => Ok(Put::Created),
+            Creation::Existed => self.compare(key, &body).await,
+        }
+    }
+
+    /// Whether the existing object is the one to be put.
+    async fn compare(&self, key: &str, body: &Bytes) -> Result<Put, Error> {
+        let conflict = || Error::Conflict { key: key.to_owned() };
+        let length = body.len() as u64;
+        if self.head(key).await? != length {
+            return Err(conflict());
+        }
+        let mut rest = body.as_ref();
+        let mut start = 0;
+        while start < length {
+            let end = length.min(start + COMPARE_BYTES);
+            let stored = self.get_range(key, start..end).await?;
+            rest = rest.strip_prefix(stored.as_ref()).ok_or_else(conflict)?;
+            start = end;
+        }
+        Ok(Put::AlreadyExists)
+    }
+
+    /// The bytes of an object in `range`, all of them.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] if the object ends before the range does; [`Error::Truncated`] if the store
+    /// keeps sending less than the object has.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
+        key::check(key)?;
+        check_range(&range)?;
+        let wanted = range.end - range.start;
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        let attempt = || async {
+            let read = self.backend.read(key, Span::Range(range.clone())).await;
+            self.check_read(key, &range, read).await
+        };
+        self.retrier.run(Operation::Get, key, wanted, |bytes| bytes.len() as u64, attempt).await
+    }
+
+    /// The last `length` bytes of an object, or all of a shorter one.
+    ///
+    /// # Errors
+    /// As [`Bucket::get_range`]; [`Error::Invalid`] for a length of 0.
+    pub async fn get_tail(&self, key: &str, length: u64) -> Result<Tail, Error> {
+        key::check(key)?;
+        if length == 0 || length > OBJECT_BYTES_MAX {
+            let reason = format!("a tail must have 1 to {OBJECT_BYTES_MAX} bytes: {length}");
+            return Err(Error::Invalid { reason });
+        }
+        let attempt = || async {
+            let Read { bytes, size } = self.backend.read(key, Span::Tail(length)).await?;
+            let wanted = length.min(size);
+            let bytes = exactly(key, bytes, wanted)?;
+            Ok(Tail { bytes, object_size: size })
+        };
+        let measure = |tail: &Tail| tail.bytes.len() as u64;
+        self.retrier.run(Operation::Get, key, length, measure, attempt).await
+    }
+
+    /// The bytes of an object in each of `ranges`, in their order. Near ranges are fetched together.
+    ///
+    /// # Errors
+    /// As [`Bucket::get_range`], of the first range that fails.
+    pub async fn get_ranges(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        key::check(key)?;
+        ranges.iter().try_for_each(check_range)?;
+        let reads = ranges::join(ranges);
+        let fetches: Vec<_> = reads.iter().map(|read| self.get_range(key, read.clone())).collect();
+        let fetched: Vec<Bytes> =
+            stream::iter(fetches).buffered(PARALLEL_READS).try_collect().await?;
+        let slice = |range: &Range<u64>| {
+            let Some(place) = ranges::holder(&reads, range) else { return Some(Bytes::new()) };
+            let (read, bytes) = (reads.get(place)?, fetched.get(place)?);
+            let start = usize::try_from(range.start - read.start).ok()?;
+            let end = usize::try_from(range.end - read.start).ok()?;
+            (end <= bytes.len()).then(|| bytes.slice(start..end))
+        };
+        let slices: Option<Vec<Bytes>> = ranges.iter().map(slice).collect();
+        slices.ok_or_else(|| Error::Invalid { reason: "a range does not fit memory".to_owned() })
+    }
+
+    /// The size of an object in bytes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    pub async fn head(&self, key: &str) -> Result<u64, Error> {
+        key::check(key)?;
+        self.retrier.run(Operation::Head, key, 0, |_| 0, || self.backend.size(key)).await
+    }
+
+    /// The objects whose keys begin with the whole parts of `prefix` (`a/b` has `a/b/c`, not `a/bc`),
+    /// in no order; an empty prefix lists all. Not retried: after an error, start again.
+    pub fn list(&self, prefix: &str) -> BoxStream<'static, Result<Listed, Error>> {
+        let prefix = prefix.trim_end_matches('/');
+        if !prefix.is_empty()
+            && let Err(error) = key::check(prefix)
+        {
+            return stream::once(std::future::ready(Err(error.into()))).boxed();
+        }
+        let metrics = self.metrics.clone();
+        let listed = self.backend.list(prefix).map(Some);
+        // The end is an item too, so that a listing is counted once, when its outcome is known.
+        let ended = stream::once(std::future::ready(None));
+        let mut failed = false;
+        let counted = listed.chain(ended).filter_map(move |item| {
+            match &item {
+                Some(Err(error)) if !failed => {
+                    failed = true;
+                    metrics.outcome(Operation::List, Err(error));
+                }
+                None if !failed => metrics.outcome(Operation::List, Ok(())),
+                _ => {}
+            }
+            std::future::ready(item)
+        });
+        counted.boxed()
+    }
+
+    /// Deletes an object; no error if there is none.
+    ///
+    /// # Errors
+    /// After [`Error::Unavailable`] the object may be gone.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        key::check(key)?;
+        self.retrier.run(Operation::Delete, key, 0, |()| 0, || self.backend.delete(key)).await
+    }
+
+    /// The bytes of a read, if they are exactly those of `range`.
+    async fn check_read(
+        &self,
+        key: &str,
+        range: &Range<u64>,
+        read: Result<Read, Error>,
+    ) -> Result<Bytes, Error> {
+        let size = match read {
+            Ok(Read { bytes, size }) if range.end <= size => {
+                return exactly(key, bytes, range.end - range.start);
+            }
+            Ok(Read { size, .. }) => size,
+            // Stores answer a range past the end with an error of many shapes: look for ourselves.
+            Err(error) if error.is_transient() => match self.backend.size(key).await {
+                Ok(size) if size < range.end => size,
+                Err(Error::NotFound { key }) => return Err(Error::NotFound { key }),
+                Ok(_) | Err(_) => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
+        Err(Error::TooShort { key: key.to_owned(), size, wanted: range.end })
+    }
+}
+
+fn check_range(range: &Range<u64>) -> Result<(), Error> {
+    let length = range.end.checked_sub(range.start);
+    if length.is_some_and(|length| length <= OBJECT_BYTES_MAX) {
+        return Ok(());
+    }
+    let (start, end) = (range.start, range.end);
+    let reason = format!("a range must have 0 to {OBJECT_BYTES_MAX} bytes: {start} to {end}");
+    Err(Error::Invalid { reason })
+}
+
+fn exactly(key: &str, bytes: Bytes, wanted: u64) -> Result<Bytes, Error> {
+    let got = bytes.len() as u64;
+    if got == wanted {
+        return Ok(bytes);
+    }
+    Err(Error::Truncated { key: key.to_owned(), got, wanted })
+}

@@ -1,0 +1,23 @@
+//! The conformance suite against the buckets that need nothing beside this machine.
+#![cfg(feature = "test-support")]
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use clew_node::Deps;
+use clew_storage::{Bucket, BucketConfig, conformance};
+
+#[tokio::test]
+async fn memory() {
+    let deps = Deps::system(2);
+    conformance::check(&Bucket::memory(&deps)).await;
+    conformance::check(&Bucket::open(&BucketConfig::default(), &deps).unwrap()).await;
+}
+
+#[tokio::test]
+async fn local_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bucket");
+    for url in [path.display().to_string(), format!("file://{}", path.display())] {
+        let bucket = Bucket::open(&BucketConfig::at(url), &Deps::system(2)).unwrap();
+        conformance::check(&bucket).await;
+    }
+}
