@@ -1,0 +1,43 @@
+//! Endpoints that need no data.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::Api;
+use super::fault::Fault;
+use super::reply::json_of;
+
+/// The version of Tempo's API that this one stands for, which Grafana reads as what it may use:
+/// search streaming from 2.2.0 and metrics streaming from 2.7.0. Neither exists here yet, so that a
+/// data source with streaming switched on keeps to plain requests.
+pub(crate) const TEMPO_API_VERSION: &str = "2.1.0";
+
+/// The health check of Grafana's data source.
+pub(crate) async fn echo() -> &'static str {
+    "echo\n"
+}
+
+/// `GET /api/status/buildinfo`
+pub(crate) async fn build_info(State(api): State<Arc<Api>>) -> Result<Response, Fault> {
+    let version = &api.version;
+    json_of(&serde_json::json!({
+        "version": TEMPO_API_VERSION,
+        "revision": version.revision,
+        "branch": format!("clew-{}", version.version),
+        "buildDate": version.build_date,
+        "buildUser": "",
+        "goVersion": "",
+    }))
+}
+
+/// TraceQL metrics.
+pub(crate) async fn metrics_query() -> Fault {
+    Fault::unsupported("TraceQL metrics")
+}
+
+/// The structural difference of two traces.
+pub(crate) async fn diff() -> Fault {
+    Fault::unsupported("the difference of traces")
+}

@@ -1,0 +1,84 @@
+//! The querier as a component: built from settings and the world, serving routes, running its
+//! background work.
+
+use std::sync::Arc;
+
+use clew_node::rpc::Channel;
+use clew_node::{Deps, Stop};
+use clew_storage::Bucket;
+use parking_lot::Mutex;
+
+use crate::config::{BuildError, Config};
+use crate::http::{self, Api};
+use crate::metrics::QuerierMetrics;
+use crate::root::{Reporter, Root, Router};
+
+/// What this process is, for `/api/status/buildinfo`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionInfo {
+    /// Clew's version.
+    pub version: String,
+    /// The commit it was built from.
+    pub revision: String,
+    /// When it was built.
+    pub build_date: String,
+}
+
+/// What a querier is built from besides the world.
+pub struct Parts {
+    /// The metastore, whoever leads it.
+    pub metastore: Channel,
+    /// Finds the shards' leaders.
+    pub shards: Arc<dyn Router>,
+    /// Where the blocks are.
+    pub bucket: Bucket,
+    /// What this process is.
+    pub version: VersionInfo,
+}
+
+/// Answers queries. Cheap to clone.
+#[derive(Clone)]
+pub struct Querier {
+    api: Arc<Api>,
+    reporter: Arc<Mutex<Option<Reporter>>>,
+}
+
+impl Config {
+    /// A querier with these settings.
+    ///
+    /// # Errors
+    /// [`BuildError`] naming a setting that cannot work.
+    pub fn build(self, deps: Deps, parts: Parts) -> Result<Querier, BuildError> {
+        self.validate()?;
+        let metrics = Arc::new(QuerierMetrics::new(&deps.metrics));
+        let Parts { metastore, shards, bucket, version } = parts;
+        let (root, reporter) =
+            Root::new(self.clone(), &deps, metastore, shards, bucket, Arc::clone(&metrics));
+        let gate = http::Gate::new(self.concurrent_queries_max, self.queued_queries_max);
+        let api = Arc::new(Api { config: self, deps, root, metrics, version, gate });
+        Ok(Querier { api, reporter: Arc::new(Mutex::new(Some(reporter))) })
+    }
+}
+
+impl Querier {
+    /// The Tempo-compatible API, below the configured prefix.
+    pub fn router(&self) -> axum::Router {
+        http::router(Arc::clone(&self.api))
+    }
+
+    /// Does the background work until `stop`: tells the metastore about damaged blocks. Only the
+    /// first call has something to do.
+    pub async fn run(&self, stop: Stop) {
+        let reporter = self.reporter.lock().take();
+        match reporter {
+            Some(reporter) => reporter.run(stop).await,
+            None => stop.stopped().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Querier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Querier")
+    }
+}

@@ -1,0 +1,80 @@
+//! The root of a query: takes a cut through catalog and heads, asks every place, joins the answers.
+//!
+//! Nothing here decides by a clock where data is read from. A query reads the objects of one catalog
+//! view and, of every shard's log, exactly the entries after the view's watermark up to the index
+//! that the shard's leader named ([`snapshot`]). What could not be read is in [`Missing`], so an
+//! answer is complete or says what it lacks.
+
+mod blocks;
+mod cut;
+mod gather;
+mod heads;
+mod missing;
+mod quarantine;
+mod run;
+mod search;
+mod shards;
+mod snapshot;
+mod tags;
+mod trace;
+mod view;
+
+use std::sync::Arc;
+
+use clew_node::Deps;
+use clew_node::rpc::Channel;
+use clew_storage::Bucket;
+
+use self::blocks::Blocks;
+pub(crate) use self::missing::Missing;
+pub(crate) use self::quarantine::Reporter;
+use self::quarantine::Reports;
+pub use self::shards::Router;
+use self::shards::Shards;
+pub(crate) use self::tags::{TagNames, TagValues};
+pub(crate) use self::trace::FoundTrace;
+use self::view::Views;
+use crate::Config;
+use crate::metrics::QuerierMetrics;
+
+/// An answer with what it misses.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) missing: Missing,
+}
+
+/// Everything that queries share.
+pub(crate) struct Root {
+    config: Config,
+    views: Views,
+    shards: Shards,
+    blocks: Blocks,
+    metrics: Arc<QuerierMetrics>,
+}
+
+impl Root {
+    pub(crate) fn new(
+        config: Config,
+        deps: &Deps,
+        metastore: Channel,
+        router: Arc<dyn Router>,
+        bucket: Bucket,
+        metrics: Arc<QuerierMetrics>,
+    ) -> (Root, Reporter) {
+        let (reports, reporter) = Reports::new(deps, metastore.clone(), Arc::clone(&metrics));
+        let root = Root {
+            views: Views::new(metastore, deps.clock.clone(), &config),
+            shards: Shards::new(router, deps.clock.clone(), config.leader_wait.0),
+            blocks: Blocks::new(bucket, deps, &config, Arc::clone(&metrics), reports),
+            config,
+            metrics,
+        };
+        (root, reporter)
+    }
+
+    /// How far apart fragments of one trace may lie, in nanoseconds.
+    fn horizon(&self) -> u64 {
+        u64::try_from(self.config.trace_horizon.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,125 @@
+//! Blocks as sources of a query, and what becomes of those that fail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clew_model::ErrorKind;
+use clew_node::{Deps, Problem, Tasks};
+use clew_query::{
+    BlockCache, BlockReader, Engine, QueryError, QueryLimits, SourceFailure, SpanSource,
+};
+use clew_storage::Bucket;
+
+use super::missing::Missing;
+use super::quarantine::Reports;
+use super::snapshot::{BlockRef, Snapshot};
+use crate::Config;
+use crate::metrics::QuerierMetrics;
+
+/// The blocks of the bucket, and the engine that reads them.
+pub(super) struct Blocks {
+    reader: BlockReader,
+    cache: BlockCache,
+    engine: Engine,
+    tasks: Tasks,
+    reports: Reports,
+    metrics: Arc<QuerierMetrics>,
+}
+
+impl Blocks {
+    pub(super) fn new(
+        bucket: Bucket,
+        deps: &Deps,
+        config: &Config,
+        metrics: Arc<QuerierMetrics>,
+        reports: Reports,
+    ) -> Blocks {
+        let query = &config.query;
+        let limits = QueryLimits {
+            inspected_bytes_max: query.inspected_bytes_max.0,
+            inspected_spans_max: query.inspected_spans_max,
+            fetched_bytes_max: query.fetched_bytes_max.0,
+            sources_at_once: config.concurrent_reads_max,
+            tags_bytes_max: query.tag_values_bytes_max.0,
+            ..QueryLimits::default()
+        };
+        let cache = BlockCache::new(config.cache_bytes.0);
+        let tasks = deps.tasks.clone();
+        let reader = BlockReader::new(bucket, cache.clone(), tasks.clone());
+        let engine = Engine::new(tasks.clone(), limits);
+        Blocks { reader, cache, engine, tasks, reports, metrics }
+    }
+
+    /// Runs leaves.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Heavy work off the async threads.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.tasks.compute(work).await.map_err(|error| problem_of(QueryError::from(error)))
+    }
+
+    /// The blocks as sources; nothing is read yet.
+    pub(super) fn sources(&self, blocks: &[BlockRef]) -> Vec<Arc<dyn SpanSource>> {
+        self.metrics.blocks.inc_by(blocks.len() as u64);
+        let source =
+            |block: &BlockRef| Arc::new(self.reader.source(place_of(block))) as Arc<dyn SpanSource>;
+        blocks.iter().map(source).collect()
+    }
+
+    /// Notes in `missing` which of `blocks` could not be read, and reports damaged ones.
+    pub(super) fn note_failures(
+        &self,
+        snapshot: &Snapshot,
+        blocks: &[BlockRef],
+        failed: Vec<SourceFailure>,
+        missing: &mut Missing,
+    ) {
+        self.metrics.cache_bytes.set(i64::try_from(self.cache.bytes()).unwrap_or(i64::MAX));
+        if failed.is_empty() {
+            return;
+        }
+        let by_name: BTreeMap<String, &BlockRef> =
+            blocks.iter().map(|block| (name_of(block), block)).collect();
+        for SourceFailure { source, error } in failed {
+            let block = by_name.get(source.as_ref());
+            let place = block.map_or_else(|| source.to_string(), |block| block.place());
+            let why = error.to_string();
+            if let (ErrorKind::Corrupt, Some(block)) = (error.kind(), block) {
+                self.reports.damaged(block.object, &snapshot.tenant, &why);
+            } else {
+                tracing::warn!(block = place, error = why, "a block could not be read");
+            }
+            missing.add("block", place, why);
+        }
+    }
+}
+
+/// How the engine calls a block.
+fn name_of(block: &BlockRef) -> String {
+    format!("{}@{}", block.object, block.block.offset)
+}
+
+fn place_of(block: &BlockRef) -> clew_query::BlockRef {
+    let known = &block.block;
+    clew_query::BlockRef {
+        object: Arc::from(block.object.to_string()),
+        offset: known.offset,
+        length: known.length,
+        tail_length: known.footer_length,
+        min_time: known.min_time,
+        max_time: known.max_time,
+        spans: known.spans,
+        traces: known.traces,
+        splits: known.splits,
+    }
+}
+
+/// An engine's error as it leaves this process.
+pub(super) fn problem_of(error: QueryError) -> Problem {
+    Problem::new(error.kind(), "query", error.to_string())
+}

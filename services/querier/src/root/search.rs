@@ -1,0 +1,186 @@
+//! Search: leaves judge the traces that lie in one place, the root the others, and the newest of
+//! all are the answer.
+
+use std::sync::Arc;
+
+use clew_model::{TenantId, TraceId};
+use clew_node::Problem;
+use clew_proto::query::v1::{self as query, Inspected, SearchRequest};
+use clew_proto::tempopb;
+use clew_query::{SearchPlan, SplitSet, decode_ids, encode_ids, merge_search};
+use futures::stream::{self, StreamExt};
+
+use super::blocks::problem_of;
+use super::heads::sift;
+use super::missing::Missing;
+use super::run::{Step, TENANTS_AT_ONCE, bounds, join_tenants};
+use super::snapshot::{BlockRef, Snapshot};
+use super::{Answer, Root};
+use crate::ask::{SearchAsk, TimeRange};
+
+/// Split traces that are gathered and judged in one step.
+const GATHER_IDS: usize = 256;
+
+impl Root {
+    /// The newest traces of `tenants` that match.
+    ///
+    /// # Errors
+    /// [`Problem`] when the query is wrong or nothing at all can be read.
+    pub(crate) async fn search(
+        &self,
+        tenants: &[TenantId],
+        ask: &SearchAsk,
+    ) -> Result<Answer<tempopb::SearchResponse>, Problem> {
+        let plan = &SearchPlan::from_request(&request_of(ask)).map_err(problem_of)?;
+        if plan.is_empty() {
+            let value = tempopb::SearchResponse {
+                metrics: Some(tempopb::SearchMetrics::default()),
+                ..tempopb::SearchResponse::default()
+            };
+            return Ok(Answer { value, missing: Missing::default() });
+        }
+        let runs = stream::iter(tenants)
+            .map(|tenant| async move {
+                self.repeat(tenant, async |snapshot, last, missing: &mut Missing| {
+                    self.search_in(snapshot, plan, ask, last, missing).await
+                })
+                .await
+            })
+            .buffered(TENANTS_AT_ONCE)
+            .collect()
+            .await;
+        let (found, missing) = join_tenants(tenants, runs)?;
+        let mut blocks = Reach::default();
+        let mut responses = Vec::new();
+        for (response, reach) in found {
+            blocks.add(reach);
+            responses.push(response);
+        }
+        Ok(Answer { value: answer_of(merge_search(responses, plan), blocks), missing })
+    }
+
+    async fn search_in(
+        &self,
+        snapshot: &Snapshot,
+        plan: &SearchPlan,
+        ask: &SearchAsk,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<(query::SearchResponse, Reach)>, Problem> {
+        let range = ask.range.unwrap_or(TimeRange::ALL);
+        let split = self.split_set(snapshot, range, missing).await;
+        let plan = plan.with_split(split.ids().iter().copied());
+        let blocks = snapshot.blocks_in(range, self.horizon(), !split.is_empty());
+        let sources = self.blocks.sources(&blocks);
+        let request = SearchRequest {
+            tenant: snapshot.tenant.to_string(),
+            split_ids: encode_ids(split.ids()).into(),
+            ..request_of(ask)
+        };
+        let (leaf, heads) = futures::join!(
+            self.blocks.engine().search(&sources, &plan),
+            self.search_heads(snapshot, &request)
+        );
+        let leaf = leaf.map_err(problem_of)?;
+        self.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
+        let Step::Done(heads) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
+        let mut responses: Vec<_> = heads.into_iter().map(|(_, response)| response).collect();
+        responses.push(leaf.response);
+        let mut merged = merge_search(responses, &plan);
+        let candidates = std::mem::take(&mut merged.split_candidates);
+        let candidates = decode_ids(&candidates).map_err(problem_of)?;
+        for ids in candidates.chunks(GATHER_IDS) {
+            let gathered = self.gather(snapshot, ids, range, last, missing).await?;
+            let Step::Done(traces) = gathered else { return Ok(Step::Moved) };
+            let judged = self.blocks.engine().search_traces(traces, &plan).await;
+            merged = merge_search([merged, judged.map_err(problem_of)?], &plan);
+        }
+        Ok(Step::Done((merged, Reach::of(&blocks))))
+    }
+
+    /// F: traces that may lie in several places, as far as `range` can meet them.
+    async fn split_set(
+        &self,
+        snapshot: &Snapshot,
+        range: TimeRange,
+        missing: &mut Missing,
+    ) -> SplitSet {
+        let blocks: Vec<_> = snapshot
+            .blocks_in(range, self.horizon(), true)
+            .into_iter()
+            .filter(|block| block.block.splits > 0)
+            .collect();
+        let sources = self.blocks.sources(&blocks);
+        let lists = stream::iter(&sources)
+            .map(|source| async move { (source, source.split_ids().await) })
+            .buffer_unordered(self.config.concurrent_reads_max)
+            .collect::<Vec<_>>()
+            .await;
+        let mut ids: Vec<TraceId> = snapshot.head_split_ids.clone();
+        for (source, list) in lists {
+            match list {
+                Ok(list) => ids.extend(list),
+                Err(error) => {
+                    let source = Arc::clone(&source.info().name);
+                    let failure = clew_query::SourceFailure { source, error };
+                    self.blocks.note_failures(snapshot, &blocks, vec![failure], missing);
+                }
+            }
+        }
+        ids.into_iter().collect()
+    }
+}
+
+fn request_of(ask: &SearchAsk) -> SearchRequest {
+    let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
+    SearchRequest {
+        tenant: String::new(),
+        query: ask.query.clone(),
+        tags: ask.tags.clone(),
+        min_duration_nanos: ask.min_duration_nanos,
+        max_duration_nanos: ask.max_duration_nanos,
+        start_unix_nanos,
+        end_unix_nanos,
+        limit: ask.limit,
+        spans_per_spanset: ask.spans_per_spanset,
+        split_ids: bytes::Bytes::new(),
+    }
+}
+
+/// How much a search could have read, for the metrics in its answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reach {
+    blocks: u64,
+    bytes: u64,
+}
+
+impl Reach {
+    fn of(blocks: &[BlockRef]) -> Reach {
+        let bytes = blocks.iter().map(|block| block.block.length).sum();
+        Reach { blocks: blocks.len() as u64, bytes }
+    }
+
+    fn add(&mut self, other: Reach) {
+        self.blocks += other.blocks;
+        self.bytes += other.bytes;
+    }
+}
+
+fn answer_of(response: query::SearchResponse, reach: Reach) -> tempopb::SearchResponse {
+    let Inspected { traces, spans, bytes, reads } = response.inspected.unwrap_or_default();
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let metrics = tempopb::SearchMetrics {
+        inspected_traces: small(traces),
+        inspected_bytes: bytes,
+        inspected_spans: spans,
+        total_blocks: small(reach.blocks),
+        total_block_bytes: reach.bytes,
+        backend_reads: reads,
+        // Grafana shows the share of jobs done; one that is whole has done its one job.
+        completed_jobs: 1,
+        total_jobs: 1,
+        ..tempopb::SearchMetrics::default()
+    };
+    let traces = response.traces.into_iter().filter_map(|found| found.metadata).collect();
+    tempopb::SearchResponse { traces, metrics: Some(metrics) }
+}

@@ -1,0 +1,92 @@
+//! Calls to shard leaders: found through the router, asked again while a shard has no leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clew_catalog::ShardId;
+use clew_model::ErrorKind;
+use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
+use clew_node::{Clock, Problem};
+use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
+use tonic::{Response, Status};
+
+/// Between two attempts to reach a shard's leader.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Knows who leads a shard.
+pub trait Router: Send + Sync + 'static {
+    /// A channel to the node that is believed to lead `shard`; asked again after every failure, so
+    /// that a router that learns of a new leader is heard.
+    fn channel(&self, shard: ShardId) -> Option<Channel>;
+}
+
+/// The shard leaders.
+#[derive(Clone)]
+pub(super) struct Shards {
+    router: Arc<dyn Router>,
+    clock: Clock,
+    wait: Duration,
+}
+
+/// A client of one shard's leader.
+pub(super) type Client = ShardServiceClient<Channel>;
+
+impl Shards {
+    pub(super) fn new(router: Arc<dyn Router>, clock: Clock, wait: Duration) -> Shards {
+        Shards { router, clock, wait }
+    }
+
+    /// Calls the leader of `shard`; while there is none, or it turns out not to lead, again and
+    /// again until the wait is over.
+    pub(super) async fn call<T, F>(
+        &self,
+        shard: ShardId,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let deadline = self.clock.monotonic().saturating_add(self.wait);
+        loop {
+            let problem = match self.router.channel(shard) {
+                None => Problem::new(ErrorKind::Unavailable, "no_leader", "no leader is known"),
+                Some(channel) => {
+                    let client = ShardServiceClient::new(channel)
+                        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+                    match call(client).await {
+                        Ok(answer) => return Ok(answer.into_inner()),
+                        Err(status) => Problem::from(status),
+                    }
+                }
+            };
+            let over = self.clock.monotonic().saturating_add(RETRY_DELAY) >= deadline;
+            if !problem.kind.is_retryable() || over {
+                return Err(problem);
+            }
+            self.clock.sleep(RETRY_DELAY).await;
+        }
+    }
+
+    /// The same for calls that are quick when all is well: the attempts together take no longer
+    /// than the wait, so that a leader that hangs does not hold up the query.
+    pub(super) async fn call_soon<T, F>(
+        &self,
+        shard: ShardId,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        // One more delay, so that an honest refusal is told rather than the time that it took.
+        let wait = self.wait.saturating_add(RETRY_DELAY);
+        match self.clock.timeout(wait, self.call(shard, call)).await {
+            Some(answer) => answer,
+            None => Err(Problem::new(
+                ErrorKind::Unavailable,
+                "shard_silent",
+                "the leader does not answer in time",
+            )),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What one query reads: the blocks of a catalog view, and a cut through every shard's log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clew_catalog::{ObjectKey, ObjectMeta, TenantBlock, View};
+use clew_model::{TenantId, TraceId};
+use clew_node::Problem;
+use clew_proto::query::v1::Cut;
+use futures::future::join_all;
+
+use super::Root;
+use super::cut::CutError;
+use super::missing::Missing;
+use super::run::place;
+use crate::ask::TimeRange;
+
+/// How many views one query takes when shards call the first too old.
+const VIEWS_MAX: usize = 3;
+
+/// A block to read.
+#[derive(Debug, Clone)]
+pub(super) struct BlockRef {
+    /// The object that holds it.
+    pub(super) object: ObjectKey,
+    /// Where it lies there, and what the catalog knows of it.
+    pub(super) block: TenantBlock,
+}
+
+/// One query's cut through one tenant's data.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) tenant: TenantId,
+    /// The tenant's readable blocks, latest end first.
+    pub(super) blocks: Vec<BlockRef>,
+    /// What the heads are asked for.
+    pub(super) cuts: Vec<Cut>,
+    /// Split traces in the heads.
+    pub(super) head_split_ids: Vec<TraceId>,
+    /// What cannot be read of either.
+    pub(super) missing: Missing,
+}
+
+impl Root {
+    /// Takes a cut through everything `tenant` has now.
+    pub(super) async fn snapshot(&self, tenant: &TenantId) -> Result<Snapshot, Problem> {
+        let mut taken = 0;
+        loop {
+            let mut missing = Missing::default();
+            let view = self.views.take(tenant, &mut missing).await?;
+            let shards: Vec<_> = view.shards.values().collect();
+            let cuts = join_all(shards.iter().map(|shard| self.shards.cut(tenant, shard))).await;
+            taken += 1;
+            if taken < VIEWS_MAX && cuts.iter().any(|cut| matches!(cut, Err(CutError::TooOld))) {
+                continue;
+            }
+            let mut snapshot = Snapshot {
+                tenant: tenant.clone(),
+                blocks: Vec::new(),
+                cuts: Vec::new(),
+                head_split_ids: Vec::new(),
+                missing,
+            };
+            let mut newer = Vec::new();
+            for (shard, cut) in shards.iter().zip(cuts) {
+                match cut {
+                    Ok(cut) => {
+                        snapshot.cuts.push(cut.cut);
+                        snapshot.head_split_ids.extend(cut.split_ids);
+                        newer.extend(cut.objects);
+                    }
+                    Err(error) => snapshot.miss_shard(shard.shard.0, error),
+                }
+            }
+            snapshot.take_blocks(&view, newer);
+            return Ok(snapshot);
+        }
+    }
+}
+
+impl Snapshot {
+    fn miss_shard(&mut self, shard: u32, error: CutError) {
+        let why = match error {
+            CutError::TooOld => "it has flushed past every view of the catalog".to_owned(),
+            CutError::Away(problem) => problem.message,
+        };
+        self.missing.add("shard", place(shard), why);
+    }
+
+    fn take_blocks(&mut self, view: &View, newer: Vec<Arc<ObjectMeta>>) {
+        let mut quarantined = BTreeMap::new();
+        for quarantine in view.quarantined(&self.tenant) {
+            quarantined.insert(quarantine.object, ());
+            let place = format!("block {}", quarantine.object);
+            let why = format!("quarantined: {}", quarantine.reason);
+            self.missing.add("quarantined", place, why);
+        }
+        // A map by key: a view that was taken while a shard flushed may know its objects already.
+        let mut blocks: BTreeMap<ObjectKey, TenantBlock> = BTreeMap::new();
+        for (object, block) in view.blocks(&self.tenant) {
+            blocks.insert(object.key, block.clone());
+        }
+        for object in newer {
+            if let Some(block) = object.block(&self.tenant)
+                && !quarantined.contains_key(&object.key)
+            {
+                blocks.insert(object.key, block.clone());
+            }
+        }
+        self.blocks =
+            blocks.into_iter().map(|(object, block)| BlockRef { object, block }).collect();
+        let newest = |block: &BlockRef| (std::cmp::Reverse(block.block.max_time), block.object);
+        self.blocks.sort_by_key(newest);
+    }
+
+    /// Whether nothing at all could be read: no head, and every block there is is missing.
+    pub(super) fn is_blind(&self, missing: &Missing) -> bool {
+        let heads = self.cuts.iter().filter(|cut| !missing.has(&place(cut.shard))).count();
+        let named = |block: &&BlockRef| !missing.has(&block.place());
+        heads == 0 && !missing.is_empty() && !self.blocks.iter().any(|block| named(&block))
+    }
+
+    /// The blocks that overlap `range`; with `wide` also those within `horizon` nanoseconds of it,
+    /// since fragments of a trace in range may lie there.
+    pub(super) fn blocks_in(&self, range: TimeRange, horizon: u64, wide: bool) -> Vec<BlockRef> {
+        let range = if wide { range.widened(horizon) } else { range };
+        let wanted = |block: &&BlockRef| range.overlaps(block.block.min_time, block.block.max_time);
+        self.blocks.iter().filter(wanted).cloned().collect()
+    }
+}
+
+impl BlockRef {
+    /// How people call it.
+    pub(super) fn place(&self) -> String {
+        format!("block {}", self.object)
+    }
+}

@@ -1,0 +1,166 @@
+//! Names and values of attributes, from blocks and heads.
+
+use clew_model::TenantId;
+use clew_node::Problem;
+use clew_proto::query::v1::{
+    Inspected, TagNamesRequest, TagNamesResponse, TagValuesRequest, TagValuesResponse,
+};
+use clew_proto::tempopb;
+use clew_query::{merge_tag_names, merge_tag_values};
+use futures::stream::{self, StreamExt};
+
+use super::blocks::problem_of;
+use super::heads::sift;
+use super::missing::Missing;
+use super::run::{Step, TENANTS_AT_ONCE, bounds, join_tenants};
+use super::snapshot::Snapshot;
+use super::{Answer, Root};
+use crate::ask::{TagNamesAsk, TagValuesAsk, TimeRange};
+
+/// Names by scope.
+#[derive(Debug, Default)]
+pub(crate) struct TagNames {
+    pub(crate) scopes: Vec<tempopb::SearchTagsV2Scope>,
+    pub(crate) metrics: tempopb::MetadataMetrics,
+}
+
+/// Values with their types.
+#[derive(Debug, Default)]
+pub(crate) struct TagValues {
+    pub(crate) values: Vec<tempopb::TagValue>,
+    pub(crate) metrics: tempopb::MetadataMetrics,
+}
+
+impl Root {
+    /// The names of the attributes that spans of `tenants` have.
+    ///
+    /// # Errors
+    /// [`Problem`] when the request is wrong or nothing at all can be read.
+    pub(crate) async fn tag_names(
+        &self,
+        tenants: &[TenantId],
+        ask: &TagNamesAsk,
+    ) -> Result<Answer<TagNames>, Problem> {
+        let runs = stream::iter(tenants)
+            .map(|tenant| async move {
+                self.repeat(tenant, async |snapshot, last, missing: &mut Missing| {
+                    self.names_in(snapshot, ask, last, missing).await
+                })
+                .await
+            })
+            .buffered(TENANTS_AT_ONCE)
+            .collect()
+            .await;
+        let (found, missing) = join_tenants(tenants, runs)?;
+        let merged = merge_tag_names(found, ask.limit);
+        let scope = |scope: clew_proto::query::v1::tag_names_response::Scope| {
+            tempopb::SearchTagsV2Scope { name: scope.name, tags: scope.tags }
+        };
+        let scopes = merged.scopes.into_iter().map(scope).collect();
+        let value = TagNames { scopes, metrics: metrics_of(merged.inspected) };
+        Ok(Answer { value, missing })
+    }
+
+    async fn names_in(
+        &self,
+        snapshot: &Snapshot,
+        ask: &TagNamesAsk,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<TagNamesResponse>, Problem> {
+        let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
+        let request = TagNamesRequest {
+            tenant: snapshot.tenant.to_string(),
+            scope: ask.scope.leaf_scope().unwrap_or_default().to_owned(),
+            query: ask.query.clone(),
+            start_unix_nanos,
+            end_unix_nanos,
+            limit: ask.limit,
+        };
+        let blocks = snapshot.blocks_in(ask.range.unwrap_or(TimeRange::ALL), 0, false);
+        let sources = self.blocks.sources(&blocks);
+        let (leaf, heads) = futures::join!(
+            self.blocks.engine().tag_names(&sources, &request),
+            self.names_of_heads(snapshot, &request)
+        );
+        let leaf = leaf.map_err(problem_of)?;
+        self.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
+        let Step::Done(answers) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
+        let mut answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
+        answers.push(leaf.response);
+        Ok(Step::Done(merge_tag_names(answers, ask.limit)))
+    }
+
+    /// The values that an attribute has on spans of `tenants`.
+    ///
+    /// # Errors
+    /// [`Problem`] when the request is wrong or nothing at all can be read.
+    pub(crate) async fn tag_values(
+        &self,
+        tenants: &[TenantId],
+        ask: &TagValuesAsk,
+    ) -> Result<Answer<TagValues>, Problem> {
+        let runs = stream::iter(tenants)
+            .map(|tenant| async move {
+                self.repeat(tenant, async |snapshot, last, missing: &mut Missing| {
+                    self.values_in(snapshot, ask, last, missing).await
+                })
+                .await
+            })
+            .buffered(TENANTS_AT_ONCE)
+            .collect()
+            .await;
+        let (found, missing) = join_tenants(tenants, runs)?;
+        let merged = merge_tag_values(found, ask.limit, self.config.query.tag_values_bytes_max.0);
+        let value = |value: clew_proto::query::v1::tag_values_response::Value| tempopb::TagValue {
+            r#type: value.r#type,
+            value: value.value,
+        };
+        let values = merged.values.into_iter().map(value).collect();
+        let value = TagValues { values, metrics: metrics_of(merged.inspected) };
+        Ok(Answer { value, missing })
+    }
+
+    async fn values_in(
+        &self,
+        snapshot: &Snapshot,
+        ask: &TagValuesAsk,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<TagValuesResponse>, Problem> {
+        let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
+        let bytes_max = self.config.query.tag_values_bytes_max.0;
+        let request = TagValuesRequest {
+            tenant: snapshot.tenant.to_string(),
+            tag: ask.tag.clone(),
+            query: ask.query.clone(),
+            start_unix_nanos,
+            end_unix_nanos,
+            limit: ask.limit,
+            bytes_max,
+        };
+        let blocks = snapshot.blocks_in(ask.range.unwrap_or(TimeRange::ALL), 0, false);
+        let sources = self.blocks.sources(&blocks);
+        let (leaf, heads) = futures::join!(
+            self.blocks.engine().tag_values(&sources, &request),
+            self.values_of_heads(snapshot, &request)
+        );
+        let leaf = leaf.map_err(problem_of)?;
+        self.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
+        let Step::Done(answers) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
+        let mut answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
+        answers.push(leaf.response);
+        Ok(Step::Done(merge_tag_values(answers, ask.limit, bytes_max)))
+    }
+}
+
+fn metrics_of(inspected: Option<Inspected>) -> tempopb::MetadataMetrics {
+    let Inspected { bytes, reads, .. } = inspected.unwrap_or_default();
+    tempopb::MetadataMetrics {
+        inspected_bytes: bytes,
+        backend_reads: reads,
+        completed_jobs: 1,
+        total_jobs: 1,
+        ..tempopb::MetadataMetrics::default()
+    }
+}

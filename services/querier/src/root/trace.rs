@@ -1,0 +1,100 @@
+//! A trace by its id: every piece of it, from wherever it lies, however far apart in time.
+
+use clew_model::{TenantId, Trace, TraceId};
+use clew_node::Problem;
+use futures::stream::{self, StreamExt};
+
+use super::gather::Fragments;
+use super::missing::Missing;
+use super::run::{Step, TENANTS_AT_ONCE, join_tenants};
+use super::snapshot::Snapshot;
+use super::{Answer, Root};
+use crate::ask::TimeRange;
+
+/// What was found of a trace.
+#[derive(Debug, Default)]
+pub(crate) struct FoundTrace {
+    /// Its spans; none if no place has any.
+    pub(crate) trace: Option<Trace>,
+    /// It is larger than allowed, and `trace` only has its first spans.
+    pub(crate) too_large: bool,
+    /// Bytes of spans looked at.
+    pub(crate) inspected_bytes: u64,
+}
+
+impl Root {
+    /// The trace of that id in `tenants`; `range` narrows the blocks that are asked.
+    ///
+    /// # Errors
+    /// [`Problem`] when nothing at all can be read.
+    pub(crate) async fn trace(
+        &self,
+        tenants: &[TenantId],
+        id: TraceId,
+        range: Option<TimeRange>,
+    ) -> Result<Answer<FoundTrace>, Problem> {
+        let range = range.unwrap_or(TimeRange::ALL);
+        let runs = stream::iter(tenants)
+            .map(|tenant| async move {
+                self.repeat(tenant, async |snapshot, last, missing: &mut Missing| {
+                    self.trace_in(snapshot, id, range, last, missing).await
+                })
+                .await
+            })
+            .buffered(TENANTS_AT_ONCE)
+            .collect()
+            .await;
+        let (found, missing) = join_tenants(tenants, runs)?;
+        let mut fragments = Fragments::default();
+        for found in found {
+            fragments.add(found);
+        }
+        let limit = self.config.query.trace_bytes_max.0;
+        let inspected_bytes = fragments.inspected.bytes;
+        let finish = move || {
+            let mut trace = Trace::merge(fragments.traces.into_iter().filter(|t| t.id == id))
+                .filter(|trace| !trace.spans.is_empty());
+            let too_large = trace.as_mut().is_some_and(|trace| {
+                trace.unshare_span_ids();
+                limit > 0 && cut_to(trace, limit)
+            });
+            FoundTrace { trace, too_large, inspected_bytes }
+        };
+        let value = self.blocks.compute(finish).await?;
+        Ok(Answer { value, missing })
+    }
+
+    async fn trace_in(
+        &self,
+        snapshot: &Snapshot,
+        id: TraceId,
+        range: TimeRange,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<Fragments>, Problem> {
+        let blocks = snapshot.blocks_in(range, 0, false);
+        let ids = [id];
+        let mut of_heads = Missing::default();
+        let (heads, of_blocks) = futures::join!(
+            self.fragments_of_heads(snapshot, &ids, last, &mut of_heads),
+            self.fragments_of_blocks(snapshot, &blocks, &ids, missing),
+        );
+        missing.merge(of_heads);
+        let Step::Done(mut fragments) = heads? else { return Ok(Step::Moved) };
+        fragments.add(of_blocks?);
+        Ok(Step::Done(fragments))
+    }
+}
+
+/// Drops the last spans until at most `limit` bytes are left; whether there were any to drop.
+fn cut_to(trace: &mut Trace, limit: u64) -> bool {
+    let mut bytes = 0u64;
+    let fitting = trace.spans.iter().take_while(|span| {
+        bytes = bytes.saturating_add(span.bytes.len() as u64);
+        bytes <= limit
+    });
+    let fitting = fitting.count();
+    let too_large = fitting < trace.spans.len();
+    trace.spans.truncate(fitting);
+    too_large
+}

@@ -1,0 +1,188 @@
+//! A cluster of one querier, a metastore and shards, all in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use clew_catalog::{
+    ClusterId, Command, CreateCluster, DiskId, IssueReplicaId, NodeId, OpenShardLog, RegisterNode,
+    ReplicaId, RequestId, Roles, ShardId,
+};
+use clew_model::{TenantId, UnixNanos};
+use clew_node::clock::ManualTime;
+use clew_node::rpc::Channel;
+use clew_node::{Deps, Metrics, Rng, Stop, Tasks};
+use clew_proto::metastore::v1::metastore_service_server::MetastoreServiceServer;
+use clew_proto::shard::v1::shard_service_server::ShardServiceServer;
+use clew_querier::{Config, Parts, Querier, Router, VersionInfo};
+use clew_storage::Bucket;
+use http::{HeaderMap, Request, StatusCode};
+use tower::ServiceExt;
+
+use crate::metastore::FakeMetastore;
+use crate::shard::FakeShard;
+use crate::spans::Span;
+
+/// The moment at which the tests' clock stands.
+pub const NOW: UnixNanos = UnixNanos::from_seconds(2_000_000);
+
+/// See the module.
+pub struct Cluster {
+    pub metastore: FakeMetastore,
+    pub shards: Vec<FakeShard>,
+    pub bucket: Bucket,
+    pub querier: Querier,
+    pub metrics: Metrics,
+    pub tasks: Tasks,
+    pub time: ManualTime,
+    pub stop: Stop,
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.headers[http::header::CONTENT_TYPE], "application/json");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The ids of a search's traces, in order.
+    pub fn ids(&self) -> Vec<String> {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text());
+        let json = self.json();
+        let traces = json["traces"].as_array().unwrap();
+        traces.iter().map(|trace| trace["traceID"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What the answer says that it misses.
+    pub fn partial(&self) -> Option<&str> {
+        self.headers.get("x-clew-partial").map(|value| value.to_str().unwrap())
+    }
+}
+
+struct Leaders(Vec<FakeShard>);
+
+impl Router for Leaders {
+    fn channel(&self, shard: ShardId) -> Option<Channel> {
+        let shard = self.0.iter().find(|leader| leader.shard == shard)?;
+        Some(Channel::local(ShardServiceServer::new(shard.clone())))
+    }
+}
+
+impl Cluster {
+    /// A cluster of that many shards, whose querier does not wait for leaders.
+    pub fn new(shards: u32) -> Cluster {
+        Cluster::with(shards, Config::default())
+    }
+
+    /// The same with other settings.
+    pub fn with(shards: u32, config: Config) -> Cluster {
+        Cluster::waiting(shards, config, Duration::ZERO)
+    }
+
+    /// The same, waiting that long for leaders.
+    pub fn waiting(shards: u32, config: Config, wait: Duration) -> Cluster {
+        let config = Config { leader_wait: clew_node::config::Span(wait), ..config };
+        let metastore = FakeMetastore::default();
+        create(&metastore, shards);
+        let time = ManualTime::at(NOW);
+        let deps = Deps {
+            clock: time.clock(),
+            rng: Rng::seeded(1),
+            tasks: Tasks::new(2),
+            metrics: Metrics::new(),
+        };
+        let bucket = Bucket::memory(&deps);
+        let shard =
+            |n| FakeShard::new(ShardId(n), metastore.clone(), bucket.clone(), deps.tasks.clone());
+        let shards: Vec<FakeShard> = (0..shards).map(shard).collect();
+        let parts = Parts {
+            metastore: Channel::local(MetastoreServiceServer::new(metastore.clone())),
+            shards: Arc::new(Leaders(shards.clone())),
+            bucket: bucket.clone(),
+            version: VersionInfo { version: "0.1.0".to_owned(), ..VersionInfo::default() },
+        };
+        let (tasks, metrics) = (deps.tasks.clone(), deps.metrics.clone());
+        let querier = config.build(deps, parts).unwrap();
+        let stop = Stop::new();
+        Cluster { metastore, shards, bucket, querier, metrics, tasks, time, stop }
+    }
+
+    /// Starts the querier's background work.
+    pub fn start(&self) {
+        let (querier, stop) = (self.querier.clone(), self.stop.clone());
+        self.tasks.spawn(async move { querier.run(stop).await });
+    }
+
+    /// How many blocks of the only tenant the catalog has in quarantine.
+    pub fn quarantined(&self) -> usize {
+        let tenant = TenantId::single();
+        self.metastore.read(|state| state.view(&[]).quarantined(&tenant).count())
+    }
+
+    /// Appends spans of the only tenant to a shard.
+    pub fn append(&self, shard: usize, spans: &[Span]) {
+        self.shards[shard].append(&TenantId::single(), spans, false);
+    }
+
+    /// Asks for a path as the only tenant.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.get_with(path, &[]).await
+    }
+
+    /// Asks for a path with headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.querier.router().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 64 << 20).await.unwrap();
+        Reply { status: parts.status, headers: parts.headers, body: body.to_vec() }
+    }
+
+    /// A search's answer; `query` is TraceQL.
+    pub async fn search(&self, query: &str, more: &str) -> Reply {
+        let query =
+            percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
+        self.get(&format!("/api/search?q={query}{more}")).await
+    }
+}
+
+fn create(metastore: &FakeMetastore, shards: u32) {
+    let node = NodeId::parse("node-1").unwrap();
+    let mut commands = vec![
+        Command::CreateCluster(CreateCluster { cluster: ClusterId([1; 16]), shard_count: shards }),
+        Command::RegisterNode(RegisterNode {
+            node: node.clone(),
+            addr: "127.0.0.1:9095".to_owned(),
+            zone: String::new(),
+            capacity: 1,
+            roles: Roles::ALL,
+        }),
+        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([1; 16]), node }),
+    ];
+    commands.extend((0..shards).map(|shard| {
+        Command::OpenShardLog(OpenShardLog {
+            shard: ShardId(shard),
+            replicas: vec![ReplicaId(1)],
+            replaces: None,
+            request: RequestId([u8::try_from(shard).unwrap(); 16]),
+        })
+    }));
+    for command in commands {
+        metastore.apply_bytes(&command.encode(UnixNanos(1)));
+    }
+}
