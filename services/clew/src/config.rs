@@ -1,15 +1,11 @@
 //! All settings of a process in one tree; the same file serves one node and a cluster.
 
-use std::collections::BTreeMap;
-
 use clap::ValueEnum;
-use clew_node::config::{ConfigError, Secret};
+use clew_node::config::ConfigError;
 use serde::{Deserialize, Serialize};
 
 /// What a process does.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
     /// Takes OTLP in.
@@ -56,7 +52,7 @@ pub(crate) struct Config {
     pub(crate) multitenancy_enabled: bool,
     pub(crate) node: NodeConfig,
     pub(crate) peers: PeersConfig,
-    pub(crate) bucket: BucketConfig,
+    pub(crate) bucket: clew_storage::BucketConfig,
     pub(crate) telemetry: clew_node::telemetry::Config,
     pub(crate) distributor: clew_distributor::Config,
     pub(crate) ingester: clew_ingester::Config,
@@ -84,16 +80,6 @@ pub(crate) struct PeersConfig {
     pub(crate) ingester: String,
 }
 
-/// Where blocks are stored.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BucketConfig {
-    /// `s3://bucket/prefix`, `gs://…`, `az://…`, a folder, or empty for a folder in `data_dir`.
-    pub(crate) url: String,
-    /// Options of the store, such as `endpoint` or `region`; credentials come from the usual places.
-    pub(crate) options: BTreeMap<String, Secret>,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -110,7 +96,7 @@ impl Default for Config {
                 advertise_addr: String::new(),
             },
             peers: PeersConfig::default(),
-            bucket: BucketConfig::default(),
+            bucket: clew_storage::BucketConfig::at(""),
             telemetry: clew_node::telemetry::Config::default(),
             distributor: clew_distributor::Config::default(),
             ingester: clew_ingester::Config::default(),
@@ -132,23 +118,28 @@ impl Config {
         if given.is_empty() { &self.rpc_addr } else { given }
     }
 
-    /// The URL or folder of the bucket.
-    pub(crate) fn bucket_url(&self) -> String {
-        if self.bucket.url.is_empty() {
-            return format!("{}/bucket", self.data_dir);
+    /// The bucket; a folder in `data_dir` unless a place is given.
+    pub(crate) fn bucket(&self) -> clew_storage::BucketConfig {
+        let mut bucket = self.bucket.clone();
+        if bucket.url.is_empty() {
+            bucket.url = format!("{}/bucket", self.data_dir);
         }
-        self.bucket.url.clone()
+        bucket
     }
 
     /// What no single setting shows.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.roles.is_empty() {
-            return Err(wrong("roles", "none given, allowed are distributor, ingester, metastore, querier"));
+            return Err(wrong(
+                "roles",
+                "none given, allowed are distributor, ingester, metastore, querier",
+            ));
         }
         if self.node.name.is_empty() {
             return Err(wrong("node.name", "it is empty"));
         }
-        let needs_metastore = self.runs(Role::Ingester) || self.runs(Role::Querier) || self.runs(Role::Distributor);
+        let needs_metastore =
+            self.runs(Role::Ingester) || self.runs(Role::Querier) || self.runs(Role::Distributor);
         if needs_metastore && !self.runs(Role::Metastore) && self.peers.metastore.is_empty() {
             let message = "it is empty, but this process does not run the metastore: \
                            give its address as http://host:9095";
@@ -207,8 +198,8 @@ mod tests {
     }
 
     #[test]
-    fn bucket_options_are_secrets() {
-        let config = load("bucket:\n  options:\n    secret_access_key: canary\n").unwrap();
+    fn bucket_keys_are_secrets() {
+        let config = load("bucket:\n  secret_access_key: canary\n").unwrap();
         let text = config.to_yaml().unwrap();
         assert!(text.contains("secret_access_key") && !text.contains("canary"), "{text}");
     }

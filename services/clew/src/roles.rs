@@ -68,15 +68,8 @@ pub(crate) async fn build(config: &Config, deps: &Deps) -> Result<Built, ServeEr
         }
         _ => None,
     };
-    let mut built = Built {
-        store,
-        host,
-        metastore,
-        ingester,
-        distributor: None,
-        querier: None,
-        shards: None,
-    };
+    let mut built =
+        Built { store, host, metastore, ingester, distributor: None, querier: None, shards: None };
     if config.runs(Role::Distributor) || config.runs(Role::Querier) {
         let shards = match &built.ingester {
             Some(ingester) => Channel::local(ingester.server()),
@@ -111,10 +104,7 @@ impl clew_querier::Router for OneIngester {
 }
 
 fn open_bucket(config: &Config, deps: &Deps) -> Result<Bucket, ServeError> {
-    let options = &config.bucket.options;
-    let options = options.iter().map(|(key, value)| (key.clone(), value.reveal().to_owned()));
-    let settings = clew_storage::BucketConfig { url: config.bucket_url(), options: options.collect() };
-    Ok(Bucket::open(&settings, deps)?)
+    Ok(Bucket::open(&config.bucket(), deps)?)
 }
 
 /// The one log database of the process, if a role here keeps a log.
@@ -173,7 +163,8 @@ fn build_querier(
     }
     let mut settings = config.querier.clone();
     settings.multitenancy_enabled = config.multitenancy_enabled;
-    let version = VersionInfo { version: env!("CARGO_PKG_VERSION").to_owned(), ..VersionInfo::default() };
+    let version =
+        VersionInfo { version: env!("CARGO_PKG_VERSION").to_owned(), ..VersionInfo::default() };
     let parts = clew_querier::Parts { metastore, shards: router, bucket, version };
     Ok(Some(settings.build(deps.clone(), parts)?))
 }

@@ -56,10 +56,7 @@ pub(crate) enum ServeError {
 impl ServeError {
     /// Whether the settings are to blame.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            ServeError::Config(_) | ServeError::Distributor(_) | ServeError::Querier(_)
-        )
+        matches!(self, ServeError::Config(_) | ServeError::Distributor(_) | ServeError::Querier(_))
     }
 }
 
@@ -85,8 +82,7 @@ impl Phase {
     fn serve(&self, deps: &Deps, listener: TcpListener, router: Router) {
         let (clock, stop) = (deps.clock.clone(), self.stop.clone());
         let limits = Limits::default();
-        let serving =
-            http_server::serve(listener, router, limits, clock, self.tasks.clone(), stop);
+        let serving = http_server::serve(listener, router, limits, clock, self.tasks.clone(), stop);
         self.tasks.spawn(serving);
     }
 
@@ -200,7 +196,7 @@ fn announce(config: &Config) {
         otlp_grpc = config.otlp_grpc_addr,
         otlp_http = config.otlp_http_addr,
         rpc = config.rpc_addr,
-        bucket = config.bucket_url(),
+        bucket = config.bucket().url,
         "ready"
     );
 }

@@ -104,7 +104,7 @@ async fn status(State(status): State<Status>) -> Response {
             "otlp_http": config.otlp_http_addr,
             "rpc": config.rpc_addr,
         },
-        "bucket": config.bucket_url(),
+        "bucket": config.bucket().url,
         "multitenancy_enabled": config.multitenancy_enabled,
     }))
     .into_response()

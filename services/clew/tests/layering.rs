@@ -22,8 +22,7 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Crates without clock, I/O or async runtime, and what they must not touch.
-const PURE: [&str; 5] =
-    ["clew-model", "clew-traceql", "clew-catalog", "clew-ring", "clew-block"];
+const PURE: [&str; 5] = ["clew-model", "clew-traceql", "clew-catalog", "clew-ring", "clew-block"];
 const IMPURE: [&str; 7] = ["tokio", "tonic", "object_store", "hyper", "axum", "rand", "clew-node"];
 
 /// Engines, each with the one crate that may use it.
@@ -69,7 +68,8 @@ fn arrows_point_down() {
     let dependencies = dependencies();
     for (name, direct) in &dependencies {
         let own = layer(name).unwrap_or_else(|| panic!("{name} has no layer"));
-        for dependency in direct.iter().filter(|dependency| dependencies.contains_key(*dependency)) {
+        for dependency in direct.iter().filter(|dependency| dependencies.contains_key(*dependency))
+        {
             let below = layer(dependency).unwrap();
             assert!(below < own, "{name} must not depend on {dependency}");
         }

@@ -12,6 +12,7 @@ use clew_model::id::{from_hex, to_hex};
 use clew_node::rpc::Channel;
 use clew_node::{Deps, Stop};
 use clew_proto::shard::v1::shard_service_server::ShardServiceServer;
+use clew_query::{Engine, QueryLimits};
 use clew_raft::{GroupId, GroupOptions, GroupSpec, Host, NodeAddr};
 use clew_ring::{NodeId, ShardId};
 use clew_storage::Bucket;
@@ -92,7 +93,8 @@ impl Config {
             });
             shards.insert(view.shard, shard);
         }
-        let server = ShardServer::new(shards.clone(), deps.clock.clone(), metrics);
+        let engine = Engine::new(deps.tasks.clone(), QueryLimits::default());
+        let server = ShardServer::new(shards.clone(), deps.clock.clone(), engine, metrics);
         Ok(Ingester { shards, server, deps })
     }
 }
@@ -137,7 +139,6 @@ impl Ingester {
         }
     }
 }
-
 
 /// Waits for the shards of an ingester that runs.
 pub struct Readiness {

@@ -74,7 +74,9 @@ impl Config {
         }
         if self.entry_bytes_max < Bytes(64 << 10) || self.entry_bytes_max > entry_max {
             let given = self.entry_bytes_max;
-            return Some(format!("ingester.entry_bytes_max: {given} is not in 64KiB to {entry_max}"));
+            return Some(format!(
+                "ingester.entry_bytes_max: {given} is not in 64KiB to {entry_max}"
+            ));
         }
         if self.flush.bytes_max.0 * 2 > self.head_bytes_max.0 {
             return Some(format!(

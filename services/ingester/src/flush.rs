@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clew_block::{BlockOptions, TraceFilter};
+use clew_block::{Block, BlockMeta, BlockOptions, Origin, TableRows, TraceFilter};
 use clew_catalog::{CommitFlush, FlushOutcome, ObjectKey, ObjectMeta, TenantBlock};
-use clew_model::{ErrorKind, TenantId};
+use clew_model::{ErrorKind, TenantId, UnixNanos};
 use clew_raft::LogId;
 
 use crate::IngesterError;
@@ -114,13 +114,15 @@ impl Shard {
     }
 
     async fn build(&self, segment: Arc<Segment>) -> Result<Built, IngesterError> {
-        let options = BlockOptions {
-            zstd_level: self.config.flush.zstd_level,
-            shard: self.shard.0,
+        let options =
+            BlockOptions { page_level: self.config.flush.zstd_level, ..BlockOptions::default() };
+        let origin = Origin {
+            shard: u64::from(self.shard.0),
+            incarnation: self.incarnation.0,
             from: segment.from,
             through: segment.last_entry().map_or(0, |last| last.index),
         };
-        self.deps.tasks.compute(move || build_object(&segment, &options)).await?
+        self.deps.tasks.compute(move || build_object(&segment, &options, origin)).await?
     }
 
     /// Stores the object, however long the bucket is away: nothing is registered before.
@@ -206,24 +208,33 @@ impl Shard {
         let name = object.key.to_string();
         let mut filters = BTreeMap::new();
         for block in &object.tenants {
-            let filter = clew_query::read_filter(&self.bucket, &name, block).await?;
-            filters.insert(block.tenant.clone(), filter);
+            let end = block.offset + block.length;
+            let tail = end - u64::from(block.footer_length)..end;
+            let opened = Block::open(&self.bucket.get_range(&name, tail).await?)?;
+            filters.insert(block.tenant.clone(), TraceFilter::clone(opened.filter()));
         }
         Ok(filters)
     }
 }
 
 /// One object with a block for every tenant of the segment.
-fn build_object(segment: &Segment, options: &BlockOptions) -> Result<Built, IngesterError> {
+fn build_object(
+    segment: &Segment,
+    options: &BlockOptions,
+    origin: Origin,
+) -> Result<Built, IngesterError> {
     let mut blocks = Vec::new();
     let mut filters = BTreeMap::new();
     for (tenant, table) in segment.tables() {
-        let spans = table.table.read();
-        let block = clew_block::write_block(&tenant, &spans, options)?;
-        filters.insert(tenant.clone(), block.filter);
-        blocks.push((tenant, block.bytes));
+        let table = table.table.read();
+        let rows = TableRows { table: &table, rows_max: table.row_count() };
+        let meta = BlockMeta { tenant: tenant.clone(), origin, lineage: Vec::new() };
+        let block = Bytes::from(clew_block::write_block(&[rows], options, meta)?);
+        let opened = Block::open(&block)?;
+        filters.insert(tenant.clone(), TraceFilter::clone(opened.filter()));
+        blocks.push((tenant, Vec::from(block)));
     }
-    let (bytes, entries) = clew_block::pack(blocks);
+    let (bytes, entries) = clew_block::pack(blocks)?;
     let spans = entries.iter().map(|entry| entry.spans).sum();
     let blocks = entries.into_iter().map(tenant_block).collect();
     Ok(Built { bytes: Bytes::from(bytes), blocks, filters, spans })
@@ -234,11 +245,11 @@ fn tenant_block(entry: clew_block::TenantEntry) -> TenantBlock {
         tenant: entry.tenant,
         offset: entry.offset,
         length: entry.length,
-        footer_length: entry.footer_length,
-        min_time: entry.min_time,
-        max_time: entry.max_time,
+        footer_length: entry.tail_length,
+        min_time: UnixNanos(entry.min_start),
+        max_time: UnixNanos(entry.max_end),
         spans: entry.spans,
         traces: entry.traces,
-        splits: entry.splits,
+        splits: entry.split,
     }
 }

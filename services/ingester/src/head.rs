@@ -156,10 +156,7 @@ impl Head {
     pub(crate) fn seal(&self) -> Option<LogId> {
         let mut segments = self.segments.write();
         let through = segments.active.last_entry()?;
-        let sealed = std::mem::replace(
-            &mut segments.active,
-            Arc::new(Segment::new(through.index)),
-        );
+        let sealed = std::mem::replace(&mut segments.active, Arc::new(Segment::new(through.index)));
         segments.sealed.push_back(sealed);
         Some(through)
     }
@@ -271,7 +268,11 @@ fn take_batch(
             split += 1;
         }
     }
-    Ok(Taken { spans: u64::from(pushed.rows.end - pushed.rows.start), split, rejected: pushed.rejected })
+    Ok(Taken {
+        spans: u64::from(pushed.rows.end - pushed.rows.start),
+        split,
+        rejected: pushed.rejected,
+    })
 }
 
 /// Whether the trace may have spans in a sealed segment or an earlier flush.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use clew_catalog::Incarnation;
-use clew_model::{TenantId, TraceId};
+use clew_model::TenantId;
 use clew_proto::query::v1::Cut;
 use clew_proto::shard::v1::{Behind, TooOld};
 use clew_query::{SpanSource, TableSource};
@@ -44,7 +44,7 @@ impl Shard {
                 let name = format!("head of shard {}", self.shard.0);
                 let source = |(table, rows): (Arc<crate::head::TenantTable>, u32)| {
                     let tasks = self.deps.tasks.clone();
-                    let source = TableSource::new(&name, table.table.clone(), rows, tasks);
+                    let source = TableSource::active(&name, table.table.clone(), rows, tasks);
                     Arc::new(source) as Arc<dyn SpanSource>
                 };
                 Ok(Place::Sources(tables.into_iter().map(source).collect()))
@@ -73,13 +73,4 @@ impl Shard {
         }
         Ok(())
     }
-}
-
-/// Trace ids as they travel: 16 bytes each, concatenated.
-pub(crate) fn concatenate(ids: &[TraceId]) -> Bytes {
-    let mut out = BytesMut::with_capacity(ids.len() * 16);
-    for id in ids {
-        out.put_slice(&id.0);
-    }
-    out.freeze()
 }

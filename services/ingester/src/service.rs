@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clew_model::TenantId;
+use bytes::Bytes;
+use clew_model::{TenantId, TraceId};
 use clew_node::{Clock, Problem};
 use clew_proto::query::v1::Cut;
 use clew_proto::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
@@ -14,13 +15,13 @@ use clew_proto::shard::v1::{
     cut_response, flush_response, shard_fetch_response, shard_search_response,
     shard_tag_names_response, shard_tag_values_response,
 };
-use clew_query::{QueryLimits, SearchPlan};
+use clew_query::{Engine, Outcome, SearchPlan, SpanSource, encode_ids};
 use clew_ring::ShardId;
 use tonic::{Request, Response, Status};
 
 use crate::IngesterError;
 use crate::metrics::IngesterMetrics;
-use crate::read::{Place, concatenate};
+use crate::read::Place;
 use crate::shard::Shard;
 
 /// The gRPC face of an ingester.
@@ -30,7 +31,7 @@ pub struct ShardServer(Arc<Inner>);
 struct Inner {
     shards: BTreeMap<ShardId, Arc<Shard>>,
     clock: Clock,
-    limits: QueryLimits,
+    engine: Engine,
     metrics: IngesterMetrics,
 }
 
@@ -38,9 +39,10 @@ impl ShardServer {
     pub(crate) fn new(
         shards: BTreeMap<ShardId, Arc<Shard>>,
         clock: Clock,
+        engine: Engine,
         metrics: IngesterMetrics,
     ) -> ShardServer {
-        ShardServer(Arc::new(Inner { shards, clock, limits: QueryLimits::default(), metrics }))
+        ShardServer(Arc::new(Inner { shards, clock, engine, metrics }))
     }
 
     pub(crate) fn server(&self) -> ShardServiceServer<ShardServer> {
@@ -86,25 +88,38 @@ fn missing(field: &'static str) -> IngesterError {
     IngesterError::Decode { what: "the request", reason: format!("{field} is missing") }
 }
 
+async fn split_ids(sources: &[Arc<dyn SpanSource>]) -> Result<Vec<TraceId>, IngesterError> {
+    let mut all = Vec::new();
+    for source in sources {
+        all.extend(source.split_ids().await?);
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+/// A head is memory: a part of it that cannot be read is a failure of the whole answer.
+fn whole<T>(outcome: Outcome<T>) -> Result<T, IngesterError> {
+    match outcome.failed.into_iter().next() {
+        Some(failure) => Err(failure.error.into()),
+        None => Ok(outcome.response),
+    }
+}
+
 /// Runs a leaf over the place of a request, and wraps whichever answer it is.
 macro_rules! leaf {
-    ($self:ident, $method:literal, $request:ident, $module:ident, $response:ident, $run:expr) => {{
-        let message = $request.into_inner();
+    ($self:ident, $method:literal, $message:ident, $module:ident, |$sources:ident, $request:ident| $run:expr) => {
         $self
             .observed($method, async {
-                let inner = message.request.ok_or_else(|| missing("request"))?;
-                let answer = match $self.place(&inner.tenant, message.cut.as_ref()).await? {
-                    Place::Sources(sources) => {
-                        let run = $run;
-                        $module::Answer::Result(run(sources, inner).await?)
-                    }
+                let $request = $message.request.ok_or_else(|| missing("request"))?;
+                Ok(match $self.place(&$request.tenant, $message.cut.as_ref()).await? {
+                    Place::Sources($sources) => $module::Answer::Result(whole($run)?),
                     Place::Behind(behind) => $module::Answer::Behind(behind),
                     Place::TooOld(too_old) => $module::Answer::TooOld(too_old),
-                };
-                Ok($response { answer: Some(answer) })
+                })
             })
             .await
-    }};
+    };
 }
 
 #[tonic::async_trait]
@@ -137,8 +152,7 @@ impl ShardService for ShardServer {
             };
             let answer = match shard.place(&tenant, &cut).await? {
                 Place::Sources(sources) => {
-                    let split = clew_query::split_ids(&sources).await?;
-                    let split_ids = concatenate(&split);
+                    let split_ids = Bytes::from(encode_ids(&split_ids(&sources).await?));
                     cut_response::Answer::Taken(cut_response::Taken { upto, split_ids })
                 }
                 Place::Behind(behind) => cut_response::Answer::Behind(behind),
@@ -153,50 +167,47 @@ impl ShardService for ShardServer {
         &self,
         request: Request<ShardSearchRequest>,
     ) -> Result<Response<ShardSearchResponse>, Status> {
-        use shard_search_response as answers;
-        leaf!(self, "search", request, answers, ShardSearchResponse, |sources, request| async move {
+        let message = request.into_inner();
+        let answer = leaf!(self, "search", message, shard_search_response, |sources, request| {
             let plan = SearchPlan::from_request(&request)?;
-            let outcome = clew_query::search(sources, &plan, &self.0.limits).await?;
-            outcome.complete().map_err(IngesterError::from)
-        })
+            self.0.engine.search(&sources, &plan).await?
+        })?;
+        Ok(answer.map(|answer| ShardSearchResponse { answer: Some(answer) }))
     }
 
     async fn fetch(
         &self,
         request: Request<ShardFetchRequest>,
     ) -> Result<Response<ShardFetchResponse>, Status> {
-        use shard_fetch_response as answers;
-        leaf!(self, "fetch", request, answers, ShardFetchResponse, |sources, request| async move {
-            Ok::<_, IngesterError>(clew_query::fetch(sources, &request, &self.0.limits).await?)
-        })
+        let message = request.into_inner();
+        let answer = leaf!(self, "fetch", message, shard_fetch_response, |sources, request| {
+            self.0.engine.fetch(&sources, &request).await?
+        })?;
+        Ok(answer.map(|answer| ShardFetchResponse { answer: Some(answer) }))
     }
 
     async fn tag_names(
         &self,
         request: Request<ShardTagNamesRequest>,
     ) -> Result<Response<ShardTagNamesResponse>, Status> {
-        use shard_tag_names_response as answers;
-        leaf!(self, "tag_names", request, answers, ShardTagNamesResponse, |sources, request| {
-            async move {
-                Ok::<_, IngesterError>(
-                    clew_query::tag_names(sources, &request, &self.0.limits).await?,
-                )
-            }
-        })
+        let message = request.into_inner();
+        let answer =
+            leaf!(self, "tag_names", message, shard_tag_names_response, |sources, request| {
+                self.0.engine.tag_names(&sources, &request).await?
+            })?;
+        Ok(answer.map(|answer| ShardTagNamesResponse { answer: Some(answer) }))
     }
 
     async fn tag_values(
         &self,
         request: Request<ShardTagValuesRequest>,
     ) -> Result<Response<ShardTagValuesResponse>, Status> {
-        use shard_tag_values_response as answers;
-        leaf!(self, "tag_values", request, answers, ShardTagValuesResponse, |sources, request| {
-            async move {
-                Ok::<_, IngesterError>(
-                    clew_query::tag_values(sources, &request, &self.0.limits).await?,
-                )
-            }
-        })
+        let message = request.into_inner();
+        let answer =
+            leaf!(self, "tag_values", message, shard_tag_values_response, |sources, request| {
+                self.0.engine.tag_values(&sources, &request).await?
+            })?;
+        Ok(answer.map(|answer| ShardTagValuesResponse { answer: Some(answer) }))
     }
 
     async fn flush(

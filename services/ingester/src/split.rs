@@ -75,9 +75,10 @@ impl RecentFlushes {
     pub(crate) fn may_hold(&self, tenant: &TenantId, trace: &TraceId) -> bool {
         let state = self.state.read();
         !state.complete
-            || state.flushes.iter().any(|flush| {
-                flush.filters.get(tenant).is_some_and(|filter| filter.contains(trace))
-            })
+            || state
+                .flushes
+                .iter()
+                .any(|flush| flush.filters.get(tenant).is_some_and(|filter| filter.contains(trace)))
     }
 
     /// The objects that cover the log from `after` to `through`, if all of them are known.
@@ -117,7 +118,7 @@ mod tests {
             created_at: UnixNanos::from_seconds(at_seconds),
             tenants: Vec::new(),
         };
-        let filter = TraceFilter::build(ids.iter().copied()).unwrap();
+        let filter = TraceFilter::build(ids);
         RecentFlush {
             object: Arc::new(object),
             filters: BTreeMap::from([(TenantId::single(), filter)]),
