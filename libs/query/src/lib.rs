@@ -1,1 +1,43 @@
-//! Placeholder.
+//! The query engine: runs one leaf of a query over its sources, and merges leaves.
+//!
+//! - [`SearchPlan`]: a search, parsed and compiled once; TraceQL filters and the legacy tags.
+//! - [`Engine`]: [search](Engine::search), [fetch by id](Engine::fetch), [names](Engine::tag_names)
+//!   and [values](Engine::tag_values) of attributes over [`SpanSource`]s.
+//! - [`TableSource`] (a head) and [`BlockSource`] (a block in the bucket).
+//! - [`merge_search`], [`merge_tag_names`], [`merge_tag_values`]: what the root does with answers.
+//!
+//! A trace that lies in one source is judged there, whole. Traces that may lie in several places,
+//! the set F, are only named by the leaves; the root fetches their fragments from all places,
+//! [merges](merge_traces) them and has them [judged](Engine::search_traces). So no answer depends
+//! on where spans happen to lie, and a span counts once.
+//!
+//! A source that cannot be read does not fail the query: the [`Outcome`] names it, and the root
+//! tells the user that the answer is partial.
+
+mod block;
+mod engine;
+mod error;
+mod fetch;
+mod found;
+mod ids;
+mod merge;
+mod plan;
+mod search;
+mod select;
+mod source;
+mod table;
+mod tags;
+mod view;
+
+pub use block::{BlockCache, BlockReader, BlockRef, BlockSource};
+pub use engine::{Engine, Outcome, QueryLimits, SourceFailure};
+pub use error::QueryError;
+pub use fetch::Fetched;
+pub use ids::{SplitSet, decode_ids, encode_ids};
+pub use merge::{merge_search, merge_traces};
+pub use plan::SearchPlan;
+pub use search::search_traces;
+pub use source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource, TimeRange};
+pub use table::TableSource;
+pub use tags::{TagField, merge_tag_names, merge_tag_values};
+pub use view::{SpanRef, TraceView, span_values};

@@ -1,0 +1,403 @@
+//! A block in the bucket as a source. Nothing is read before it is needed, and what was read and
+//! verified once is shared through the cache.
+
+mod cache;
+mod pages;
+
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use clew_block::{
+    Block, BlockError, BlockSearch, LookupResult, RowSet, SearchSections, SectionKind, TraceTable,
+};
+use clew_model::{Trace, TraceId, UnixNanos};
+use clew_node::Tasks;
+use clew_storage::Bucket;
+use clew_traceql::plan::{Condition, Scope};
+use clew_traceql::value::Static;
+
+pub use self::cache::BlockCache;
+use self::cache::{Cached, Entry, Key, Part};
+use self::pages::{compact, first_page_of, ordinal_in_page, pages_of, trace_in_page};
+use crate::QueryError;
+use crate::select::{RowIndex, exact_rows, select};
+use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
+use crate::tags::{TagField, long_value};
+
+/// Where a tenant's block is, as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockRef {
+    /// The object's key.
+    pub object: Arc<str>,
+    /// Where the block begins in the object, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
+    /// How many bytes at its end are read to open it.
+    pub tail_length: u32,
+    /// The earliest start of its spans.
+    pub min_time: UnixNanos,
+    /// The latest end of its spans.
+    pub max_time: UnixNanos,
+    /// How many spans it holds.
+    pub spans: u64,
+    /// How many traces it holds spans of.
+    pub traces: u64,
+    /// How many of those may have spans elsewhere.
+    pub splits: u64,
+}
+
+/// Opens blocks: a bucket, and the cache that all its readers share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct BlockReader {
+    bucket: Bucket,
+    cache: BlockCache,
+    tasks: Tasks,
+}
+
+impl BlockReader {
+    /// Reads blocks of `bucket` through `cache` and decodes on `tasks`.
+    pub fn new(bucket: Bucket, cache: BlockCache, tasks: Tasks) -> BlockReader {
+        BlockReader { bucket, cache, tasks }
+    }
+
+    /// The block as a source. Reads nothing yet.
+    pub fn source(&self, block: BlockRef) -> BlockSource {
+        let info = SourceInfo {
+            name: Arc::from(format!("{}@{}", block.object, block.offset)),
+            kind: SourceKind::Block,
+            spans: block.spans,
+            traces: block.traces,
+            bytes: block.length,
+            min_time: block.min_time,
+            max_time: block.max_time,
+        };
+        BlockSource { reader: self.clone(), info, block, reads: AtomicU64::new(0) }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct BlockSource {
+    reader: BlockReader,
+    info: SourceInfo,
+    block: BlockRef,
+    reads: AtomicU64,
+}
+
+impl BlockSource {
+    /// Bytes of the block; `range` counts from its beginning.
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, QueryError> {
+        if range.start > range.end || range.end > self.block.length {
+            let outside =
+                BlockError::Corrupt { section: "footer", reason: "a section lies outside" };
+            return Err(QueryError::block(&self.info.name)(outside));
+        }
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let start = self.block.offset.saturating_add(range.start);
+        let end = self.block.offset.saturating_add(range.end);
+        self.reader.bucket.get_range(&self.block.object, start..end).await.map_err(|error| {
+            QueryError::Storage { source_name: Arc::clone(&self.info.name), error: Arc::new(error) }
+        })
+    }
+
+    /// Work of more than half a millisecond on bytes of this block.
+    async fn compute<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<R, BlockError> + Send + 'static,
+    ) -> Result<R, QueryError> {
+        self.reader.tasks.compute(work).await?.map_err(QueryError::block(&self.info.name))
+    }
+
+    fn key(&self, part: Part) -> Key {
+        Key { object: Arc::clone(&self.block.object), offset: self.block.offset, part }
+    }
+
+    async fn cached(&self, part: Part) -> Option<Cached> {
+        self.reader.cache.inner().get(&self.key(part)).await.map(|entry| entry.cached)
+    }
+
+    async fn keep(&self, part: Part, entry: Entry) {
+        self.reader.cache.inner().insert(self.key(part), entry).await;
+    }
+
+    /// The part from the cache, or made now; queries that want it meanwhile wait for this one.
+    async fn part(
+        &self,
+        part: Part,
+        make: impl Future<Output = Result<Entry, QueryError>> + Send,
+    ) -> Result<Cached, QueryError> {
+        let made = self.reader.cache.inner().try_get_with(self.key(part), make).await;
+        made.map(|entry| entry.cached).map_err(|error| QueryError::clone(&error))
+    }
+
+    async fn opened(&self) -> Result<Arc<Block>, QueryError> {
+        match self.part(Part::Block, self.open()).await? {
+            Cached::Block(block) => Ok(block),
+            _ => Err(self.confused()),
+        }
+    }
+
+    async fn open(&self) -> Result<Entry, QueryError> {
+        let mut tail_length = u64::from(self.block.tail_length).min(self.block.length);
+        loop {
+            let tail = self.read(self.block.length - tail_length..self.block.length).await?;
+            match self.compute(move || Block::open(&tail)).await {
+                // The catalog may know the length of an older form of footer.
+                Err(QueryError::Block { error, .. })
+                    if matches!(*error, BlockError::TailTooShort { needed }
+                        if needed > tail_length && needed <= self.block.length) =>
+                {
+                    if let BlockError::TailTooShort { needed } = *error {
+                        tail_length = needed;
+                    }
+                }
+                opened => {
+                    let bytes = usize::try_from(tail_length).unwrap_or(usize::MAX);
+                    let cached = Cached::Block(Arc::new(opened?));
+                    return Ok(Entry { cached, bytes: bytes.saturating_mul(2) });
+                }
+            }
+        }
+    }
+
+    async fn traces(&self, block: &Arc<Block>) -> Result<Arc<TraceTable>, QueryError> {
+        let make = async {
+            let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
+            let section = self.read(ranges.traces).await?;
+            let block = Arc::clone(block);
+            let table = self.compute(move || block.trace_table(&section)).await?;
+            let bytes = table.memory_bytes();
+            Ok(Entry { cached: Cached::Traces(Arc::new(table)), bytes })
+        };
+        match self.part(Part::Traces, make).await? {
+            Cached::Traces(traces) => Ok(traces),
+            _ => Err(self.confused()),
+        }
+    }
+
+    async fn index(&self) -> Result<Arc<BlockSearch>, QueryError> {
+        let block = self.opened().await?;
+        let traces = self.traces(&block).await?;
+        let make = async {
+            let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
+            let (dictionary, postings, columns) = futures::try_join!(
+                self.read(ranges.dictionary),
+                self.read(ranges.postings),
+                self.read(ranges.columns),
+            )?;
+            let bytes = index_bytes(&block);
+            let block = Arc::clone(&block);
+            // Only the table parsed before is used for the traces.
+            let sections = SearchSections { traces: Bytes::new(), dictionary, postings, columns };
+            let search = self.compute(move || block.search_with(traces, &sections)).await?;
+            Ok(Entry { cached: Cached::Search(Arc::new(search)), bytes })
+        };
+        match self.part(Part::Search, make).await? {
+            Cached::Search(search) => Ok(search),
+            _ => Err(self.confused()),
+        }
+    }
+
+    /// Cannot happen: parts are stored under their own names.
+    fn confused(&self) -> QueryError {
+        let mixed = BlockError::Corrupt { section: "cache", reason: "it holds another part" };
+        QueryError::block(&self.info.name)(mixed)
+    }
+}
+
+/// About how many bytes an opened index takes.
+fn index_bytes(block: &Block) -> usize {
+    let kinds = [SectionKind::Dictionary, SectionKind::Postings, SectionKind::Columns];
+    let lengths = kinds.iter().filter_map(|kind| block.footer().section(*kind).ok());
+    lengths.map(|section| usize::try_from(section.raw_length).unwrap_or(usize::MAX)).sum()
+}
+
+impl RowIndex for BlockSearch {
+    fn lookup(&self, condition: &Condition) -> Result<LookupResult, BlockError> {
+        BlockSearch::lookup(self, condition)
+    }
+
+    fn trace_count(&self) -> u32 {
+        u32::try_from(self.traces().entries().len()).unwrap_or(u32::MAX)
+    }
+
+    fn traces_of(&self, rows: &RowSet) -> RowSet {
+        // A trace's rows are consecutive, so one step per trace and not per row.
+        let mut traces = RowSet::new();
+        let mut next = rows.first_at_or_after(0);
+        while let Some(row) = next {
+            let Some(ordinal) = self.traces().trace_of_row(row) else { break };
+            traces.insert(ordinal);
+            let end = self.traces().get(ordinal).map_or(row + 1, |trace| trace.rows.end);
+            next = rows.first_at_or_after(end);
+        }
+        traces
+    }
+
+    fn candidate(&self, ordinal: u32) -> Option<Candidate> {
+        let trace = self.traces().get(ordinal)?;
+        let (start, end) = (UnixNanos(trace.start), UnixNanos(trace.end));
+        let spans = trace.rows.end.saturating_sub(trace.rows.start);
+        Some(Candidate { ordinal, id: trace.id, start, end, spans })
+    }
+
+    fn add_rows(&self, ordinal: u32, rows: &mut RowSet) {
+        if let Some(trace) = self.traces().get(ordinal) {
+            rows.insert_range(trace.rows.clone());
+        }
+    }
+
+    fn find(&self, id: &TraceId) -> Option<u32> {
+        self.traces().find(id)
+    }
+}
+
+#[async_trait]
+impl SpanSource for BlockSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError> {
+        let (index, selection) = (self.index().await?, Arc::clone(selection));
+        self.compute(move || select(index.as_ref(), &selection)).await
+    }
+
+    async fn fetch(&self, ordinals: &[u32]) -> Result<Vec<Trace>, QueryError> {
+        let block = self.opened().await?;
+        let first = |ordinal: &u32| Some((*ordinal, first_page_of(block.pages(), *ordinal)?));
+        let firsts: Vec<(u32, usize)> = ordinals.iter().filter_map(first).collect();
+        let mut pages = self.pages(&block, firsts.iter().map(|(_, page)| *page).collect()).await?;
+        let id = |(ordinal, number): &(u32, usize)| {
+            trace_in_page(block.pages(), *number, pages.get(number)?, *ordinal)
+        };
+        let ids: Vec<TraceId> = firsts.iter().filter_map(id).collect();
+        let further: BTreeSet<usize> = ids
+            .iter()
+            .flat_map(|id| pages_of(block.pages(), id))
+            .filter(|number| !pages.contains_key(number))
+            .collect();
+        if !further.is_empty() {
+            pages.append(&mut self.pages(&block, further).await?);
+        }
+        self.compute(move || {
+            let mut traces = Vec::with_capacity(ids.len());
+            for id in ids {
+                let pages = pages_of(block.pages(), &id).filter_map(|number| pages.get(&number));
+                let trace = block.trace(&id, pages.map(Arc::as_ref))?;
+                traces.extend(trace.map(compact));
+            }
+            Ok(traces)
+        })
+        .await
+    }
+
+    async fn find(&self, ids: &[TraceId]) -> Result<Vec<Option<u32>>, QueryError> {
+        let block = self.opened().await?;
+        let first_page = |id: &TraceId| {
+            let possible = block.filter().contains(id);
+            possible.then(|| pages_of(block.pages(), id).next()).flatten()
+        };
+        let firsts: Vec<Option<usize>> = ids.iter().map(first_page).collect();
+        let pages = self.pages(&block, firsts.iter().flatten().copied().collect()).await?;
+        let ordinal = |(id, number): (&TraceId, &Option<usize>)| {
+            let number = (*number)?;
+            ordinal_in_page(block.pages(), number, pages.get(&number)?, id)
+        };
+        Ok(ids.iter().zip(&firsts).map(ordinal).collect())
+    }
+
+    async fn split_ids(&self) -> Result<Vec<TraceId>, QueryError> {
+        if self.block.splits == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(self.opened().await?.split_ids().ids().to_vec())
+    }
+
+    async fn tag_names(&self, scope: Option<Scope>) -> Result<Vec<(Scope, Arc<str>)>, QueryError> {
+        let index = self.index().await?;
+        self.compute(move || {
+            Ok(index.tag_names(scope).into_iter().map(|name| (name.scope, name.name)).collect())
+        })
+        .await
+    }
+
+    async fn tag_values(
+        &self,
+        field: &TagField,
+        within: Option<&Arc<Selection>>,
+    ) -> Result<Option<Vec<Static>>, QueryError> {
+        let index = self.index().await?;
+        let (fields, within) = (field.fields(), within.cloned());
+        let found = self
+            .compute(move || {
+                let rows = match within {
+                    None => None,
+                    Some(selection) => match exact_rows(index.as_ref(), &selection)? {
+                        None => return Ok(None),
+                        rows => rows,
+                    },
+                };
+                let mut values = Vec::new();
+                let mut long = Vec::new();
+                for field in fields {
+                    let end = index.tag_values(&field, rows.as_ref(), &mut |found| {
+                        values.push(found.value);
+                        ControlFlow::Continue(())
+                    })?;
+                    long.push((field, end.long_values));
+                }
+                Ok(Some((values, long)))
+            })
+            .await?;
+        let Some((mut values, long)) = found else { return Ok(None) };
+        for (field, rows) in long {
+            self.long_values(&field, &rows, &mut values).await?;
+        }
+        Ok(Some(values))
+    }
+}
+
+impl BlockSource {
+    /// The values that the index holds no more than the beginning of.
+    async fn long_values(
+        &self,
+        field: &clew_traceql::plan::Field,
+        rows: &RowSet,
+        values: &mut Vec<Static>,
+    ) -> Result<(), QueryError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let block = self.opened().await?;
+        let page_of = |row| block.pages().page_of_row(row);
+        let pages = self.pages(&block, rows.iter().filter_map(page_of).collect()).await?;
+        let (rows, field) = (rows.clone(), field.clone());
+        let more = self
+            .compute(move || {
+                let mut values = Vec::new();
+                for row in rows.iter() {
+                    let page = block.pages().page_of_row(row).and_then(|page| pages.get(&page));
+                    let Some(page) = page else { continue };
+                    if let Some(span) = page.span(row, block.records())? {
+                        // Only the span is looked at; values do not depend on the trace's id.
+                        let trace = Trace { id: TraceId([0; 16]), spans: vec![span] };
+                        long_value(&trace, &field, &mut values);
+                    }
+                }
+                Ok(values)
+            })
+            .await?;
+        values.extend(more);
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! The pages of a block: read in runs, decoded off the async threads, kept in the cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clew_block::{Block, Page, PageDirectory};
+use clew_model::trace::SpanRecord;
+use clew_model::{Trace, TraceId};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::BlockSource;
+use super::cache::{Cached, Entry, Part};
+use crate::QueryError;
+
+/// Pages this close together are read at once, in bytes.
+const GAP_BYTES_MAX: u64 = 64 << 10;
+
+/// The most bytes read at once, unless one page is larger.
+const RUN_BYTES_MAX: u64 = 2 << 20;
+
+/// Reads of one source at the same time.
+const READS_AT_ONCE: usize = 8;
+
+/// Decoded pages by number.
+pub(super) type Pages = BTreeMap<usize, Arc<Page>>;
+
+impl BlockSource {
+    /// The pages with these numbers, decoded.
+    pub(super) async fn pages(
+        &self,
+        block: &Arc<Block>,
+        wanted: BTreeSet<usize>,
+    ) -> Result<Pages, QueryError> {
+        let mut pages = Pages::new();
+        let mut missing = Vec::new();
+        for number in wanted {
+            match self.cached(page_part(number)).await {
+                Some(Cached::Page(page)) => {
+                    pages.insert(number, page);
+                }
+                _ => missing.push(number),
+            }
+        }
+        let runs = runs(block.pages(), &missing);
+        let read = stream::iter(runs)
+            .map(|run| self.read_run(Arc::clone(block), run))
+            .buffer_unordered(READS_AT_ONCE)
+            .try_collect::<Vec<_>>()
+            .await?;
+        pages.extend(read.into_iter().flatten());
+        Ok(pages)
+    }
+
+    async fn read_run(
+        &self,
+        block: Arc<Block>,
+        run: Run,
+    ) -> Result<Vec<(usize, Arc<Page>)>, QueryError> {
+        let bytes = self.read(run.bytes.clone()).await?;
+        let decoded = self
+            .compute(move || {
+                let decode = |number: &usize| {
+                    let entry = block.pages().entries().get(*number);
+                    let packed = entry.and_then(|entry| part_of(&bytes, &run.bytes, &entry.bytes));
+                    let page = block.page(*number, &packed.unwrap_or_default())?;
+                    Ok((*number, Arc::new(page)))
+                };
+                run.pages.iter().map(decode).collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        for (number, page) in &decoded {
+            let entry =
+                Entry { cached: Cached::Page(Arc::clone(page)), bytes: page.memory_bytes() };
+            self.keep(page_part(*number), entry).await;
+        }
+        Ok(decoded)
+    }
+}
+
+fn page_part(number: usize) -> Part {
+    // A block has far fewer pages than this, as each has a span and rows are 32-bit numbers.
+    Part::Page(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// The pages of one trace.
+pub(super) fn pages_of(directory: &PageDirectory, id: &TraceId) -> Range<usize> {
+    directory.pages_of(id)
+}
+
+/// The first page of the trace with an ordinal.
+pub(super) fn first_page_of(directory: &PageDirectory, ordinal: u32) -> Option<usize> {
+    let entries = directory.entries();
+    let from = entries.partition_point(|entry| entry.first_ordinal < ordinal);
+    // A page that begins with the trace, else the last one that begins with an earlier trace.
+    match entries.get(from) {
+        Some(entry) if entry.first_ordinal == ordinal => Some(from),
+        _ => from.checked_sub(1),
+    }
+}
+
+/// The id of the trace with an ordinal, from its first page.
+pub(super) fn trace_in_page(
+    directory: &PageDirectory,
+    number: usize,
+    page: &Page,
+    ordinal: u32,
+) -> Option<TraceId> {
+    let at = ordinal.checked_sub(directory.entries().get(number)?.first_ordinal)?;
+    page.traces().get(usize::try_from(at).ok()?).map(|(id, _)| *id)
+}
+
+/// The ordinal of a trace, from its first page; `None` if it is not there.
+pub(super) fn ordinal_in_page(
+    directory: &PageDirectory,
+    number: usize,
+    page: &Page,
+    id: &TraceId,
+) -> Option<u32> {
+    let first = directory.entries().get(number)?.first_ordinal;
+    let at = page.traces().iter().position(|(found, _)| found == id)?;
+    first.checked_add(u32::try_from(at).ok()?)
+}
+
+/// A trace whose spans own their bytes, so that it does not keep whole pages in memory.
+pub(super) fn compact(trace: Trace) -> Trace {
+    let mut copied = Vec::with_capacity(trace.spans.iter().map(|span| span.bytes.len()).sum());
+    for span in &trace.spans {
+        copied.extend_from_slice(&span.bytes);
+    }
+    let copied = Bytes::from(copied);
+    let mut at = 0;
+    let spans = trace.spans.into_iter().map(|span| {
+        let end = at + span.bytes.len();
+        let bytes = copied.slice(at..end);
+        at = end;
+        SpanRecord { bytes, ..span }
+    });
+    Trace { id: trace.id, spans: spans.collect() }
+}
+
+/// Pages that are read at once.
+struct Run {
+    bytes: Range<u64>,
+    pages: Vec<usize>,
+}
+
+fn runs(directory: &PageDirectory, numbers: &[usize]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for number in numbers {
+        let Some(entry) = directory.entries().get(*number) else { continue };
+        match runs.last_mut() {
+            Some(run)
+                if entry.bytes.start.saturating_sub(run.bytes.end) <= GAP_BYTES_MAX
+                    && entry.bytes.end.saturating_sub(run.bytes.start) <= RUN_BYTES_MAX =>
+            {
+                run.bytes.end = entry.bytes.end;
+                run.pages.push(*number);
+            }
+            _ => runs.push(Run { bytes: entry.bytes.clone(), pages: vec![*number] }),
+        }
+    }
+    runs
+}
+
+/// The bytes of `part`, which lies in `whole`, from the bytes of `whole`.
+fn part_of(bytes: &Bytes, whole: &Range<u64>, part: &Range<u64>) -> Option<Bytes> {
+    let start = usize::try_from(part.start.checked_sub(whole.start)?).ok()?;
+    let end = usize::try_from(part.end.checked_sub(whole.start)?).ok()?;
+    (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end))
+}

@@ -1,0 +1,175 @@
+//! From a whole trace to its entry in a search answer, or to none.
+
+use std::collections::BTreeMap;
+
+use clew_model::{SpanId, Trace, id};
+use clew_proto::common::v1::any_value::Value;
+use clew_proto::common::v1::{AnyValue, KeyValue};
+use clew_proto::query::v1::FoundTrace;
+use clew_proto::tempopb::{ServiceStats, Span, SpanSet, TraceSearchMetadata};
+use clew_traceql::EvalError;
+use clew_traceql::FieldRef;
+use clew_traceql::eval::SpanValues;
+use clew_traceql::plan::{Intrinsic, Scope};
+use clew_traceql::value::Static;
+
+use crate::plan::{Matcher, SearchPlan};
+use crate::view::{SpanRef, TraceView, any_value_message, span_values};
+
+/// What the Tempo API calls the service of a trace whose root has not arrived.
+const NO_ROOT: &str = "<root span not yet received>";
+
+/// Why a trace could not be judged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JudgeError {
+    /// The query does not fit the data.
+    #[error(transparent)]
+    Evaluate(#[from] EvalError),
+    /// The trace's bytes are damaged.
+    #[error(transparent)]
+    Damaged(#[from] clew_model::wire::WireError),
+}
+
+/// Spans that matched, as far as they are shown.
+struct Matched {
+    count: u32,
+    shown: Vec<Span>,
+}
+
+/// Judges a whole, merged trace.
+pub(crate) fn judge(trace: &Trace, plan: &SearchPlan) -> Result<Option<FoundTrace>, JudgeError> {
+    let view = TraceView::new(trace)?;
+    let summary = view.summary();
+    if trace.spans.is_empty()
+        || !plan.range().overlaps(summary.start, summary.end)
+        || !plan.admits_duration(summary.duration_nanos())
+    {
+        return Ok(None);
+    }
+    let span_sets = match plan.matcher() {
+        Matcher::Filter(filter) => {
+            let mut matched = Matched { count: 0, shown: Vec::new() };
+            for span in each_span(&view) {
+                if filter.matches(&span)? {
+                    matched.add(&span, plan);
+                }
+            }
+            if matched.count == 0 {
+                view.check()?;
+                return Ok(None);
+            }
+            vec![SpanSet { spans: matched.shown, matched: matched.count, attributes: Vec::new() }]
+        }
+        Matcher::Tags(rules) => {
+            let holds = rules.iter().all(|rule| each_span(&view).any(|span| rule.matches(&span)));
+            if !holds {
+                view.check()?;
+                return Ok(None);
+            }
+            Vec::new()
+        }
+    };
+    view.check()?;
+    Ok(Some(FoundTrace {
+        trace_id: trace.id.0.to_vec().into(),
+        start_unix_nanos: summary.start.0,
+        metadata: Some(metadata(&view, span_sets)),
+    }))
+}
+
+/// The spans of a trace, one after the other.
+pub(crate) fn each_span<'v, 'a>(
+    view: &'v TraceView<'a>,
+) -> impl Iterator<Item = SpanRef<'v, 'a>> + use<'v, 'a> {
+    (0..view.spans().len()).filter_map(|at| span_values(view, at))
+}
+
+impl Matched {
+    /// Spans come sorted by start and id, so those shown are the first ones.
+    fn add(&mut self, span: &SpanRef<'_, '_>, plan: &SearchPlan) {
+        self.count = self.count.saturating_add(1);
+        if self.shown.len() < plan.spans_per_spanset() {
+            self.shown.push(shown_span(span, plan.shown()));
+        }
+    }
+}
+
+fn metadata(view: &TraceView<'_>, span_sets: Vec<SpanSet>) -> TraceSearchMetadata {
+    let summary = view.summary();
+    let services = summary.services.iter().map(|service| {
+        let stats = ServiceStats { span_count: service.spans, error_count: service.errors };
+        (service.name.to_string(), stats)
+    });
+    TraceSearchMetadata {
+        trace_id: summary.id.to_short_hex(),
+        root_service_name: summary.root_service.as_deref().unwrap_or(NO_ROOT).to_owned(),
+        root_trace_name: summary.root_name.as_deref().unwrap_or_default().to_owned(),
+        start_time_unix_nano: summary.start.0,
+        duration_ms: u32::try_from(summary.duration_nanos() / 1_000_000).unwrap_or(u32::MAX),
+        span_set: span_sets.first().cloned(),
+        span_sets,
+        service_stats: services.collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn shown_span(values: &SpanRef<'_, '_>, fields: &[FieldRef]) -> Span {
+    let span = values.span();
+    let named = fields.iter().any(|field| intrinsic_of(field) == Some(Intrinsic::Name));
+    Span {
+        span_id: span.span().map_or_else(|| id::to_hex(span.span_id), |id: SpanId| id.to_string()),
+        name: if named { span.name.to_owned() } else { String::new() },
+        start_time_unix_nano: span.start_unix_nanos,
+        duration_nanos: span.duration_nanos(),
+        attributes: fields.iter().filter_map(|field| shown_attribute(values, field)).collect(),
+    }
+}
+
+fn intrinsic_of(field: &FieldRef) -> Option<Intrinsic> {
+    match field {
+        FieldRef::Intrinsic { intrinsic, .. } => Some(*intrinsic),
+        FieldRef::Attribute { .. } | FieldRef::Parent => None,
+    }
+}
+
+/// The value under the field's bare name; none when the span has no such value, or when the
+/// answer says it elsewhere.
+fn shown_attribute(values: &SpanRef<'_, '_>, field: &FieldRef) -> Option<KeyValue> {
+    let value = match field {
+        FieldRef::Attribute { parent: true, .. } | FieldRef::Parent => return None,
+        FieldRef::Attribute { scope: Some(scope), name, .. } => attribute(values, *scope, name)?,
+        FieldRef::Attribute { scope: None, name, .. } => attribute(values, Scope::Span, name)
+            .or_else(|| attribute(values, Scope::Resource, name))?,
+        FieldRef::Intrinsic { intrinsic, .. } => shown_intrinsic(values, *intrinsic)?,
+    };
+    Some(KeyValue { key: field.key().to_owned(), value: Some(value) })
+}
+
+fn attribute(values: &SpanRef<'_, '_>, scope: Scope, name: &str) -> Option<AnyValue> {
+    let pair = values.raw_attribute(scope, name)?;
+    any_value_message(&pair.value).ok().filter(|message| message.value.is_some())
+}
+
+fn shown_intrinsic(values: &SpanRef<'_, '_>, intrinsic: Intrinsic) -> Option<AnyValue> {
+    let value = match intrinsic {
+        Intrinsic::Name
+        | Intrinsic::Duration
+        | Intrinsic::SpanId
+        | Intrinsic::TraceId
+        | Intrinsic::TraceDuration
+        | Intrinsic::RootName
+        | Intrinsic::RootService => return None,
+        Intrinsic::EventName | Intrinsic::EventTimeSinceStart => {
+            values.event_intrinsic(0, intrinsic)?
+        }
+        Intrinsic::LinkTraceId | Intrinsic::LinkSpanId => values.link_intrinsic(0, intrinsic)?,
+        of_span => values.intrinsic(of_span)?,
+    };
+    let value = match value {
+        Static::Int(number) => Value::IntValue(number),
+        Static::Float(number) => Value::DoubleValue(number),
+        Static::Bool(truth) => Value::BoolValue(truth),
+        Static::String(text) => Value::StringValue(text.to_string()),
+        other => Value::StringValue(other.to_string()),
+    };
+    Some(AnyValue { value: Some(value) })
+}

@@ -1,0 +1,226 @@
+//! A search, parsed and compiled once: what indexes can look up, what decides on a decoded trace,
+//! and what the answer shows.
+
+mod legacy;
+
+use std::sync::Arc;
+
+use clew_model::TraceId;
+use clew_proto::query::v1::SearchRequest;
+use clew_traceql::FieldRef;
+use clew_traceql::ast::Query;
+use clew_traceql::eval::Filter;
+use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, prefilter};
+use clew_traceql::referenced_fields;
+
+pub(crate) use self::legacy::TagRule;
+use crate::QueryError;
+use crate::ids::{SplitSet, decode_ids};
+use crate::source::{Selection, TimeRange};
+
+/// What decides whether a trace is found. Pipelines, structural operators and aggregates will be
+/// further variants: they too judge one whole, merged trace.
+pub(crate) enum Matcher {
+    /// One `{ }` filter, true for at least one span.
+    Filter(Filter),
+    /// The legacy form: each rule holds for some span. No rules: every trace.
+    Tags(Vec<TagRule>),
+}
+
+/// A compiled search. Cheap to clone.
+#[derive(Clone)]
+pub struct SearchPlan(Arc<Inner>);
+
+struct Inner {
+    matcher: Arc<Matcher>,
+    shown: Arc<[FieldRef]>,
+    selection: Arc<Selection>,
+    max_duration: u64,
+    limit: usize,
+    spans_per_spanset: usize,
+    empty: bool,
+}
+
+impl SearchPlan {
+    /// Parses and compiles the request, the set F included.
+    ///
+    /// # Errors
+    /// [`QueryError`] of kind invalid: what is wrong, or not supported yet.
+    pub fn from_request(request: &SearchRequest) -> Result<SearchPlan, QueryError> {
+        let split = decode_ids(&request.split_ids)?.into_iter().collect();
+        SearchPlan::new(request, split)
+    }
+
+    fn new(request: &SearchRequest, split: SplitSet) -> Result<SearchPlan, QueryError> {
+        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+        if limit == 0 {
+            return Err(QueryError::bad("limit", "must be greater than zero"));
+        }
+        let range = TimeRange::from_request(request.start_unix_nanos, request.end_unix_nanos);
+        if range.start > range.end {
+            return Err(QueryError::bad("time range", "end is before start"));
+        }
+        let (min, max) = (request.min_duration_nanos, request.max_duration_nanos);
+        if max != 0 && max < min {
+            return Err(QueryError::bad("maxDuration", "is less than minDuration"));
+        }
+        let compiled = Compiled::of(request)?;
+        let selection = Selection {
+            conditions: compiled.conditions,
+            fragment: compiled.fragment,
+            range,
+            min_duration: min,
+            split,
+        };
+        Ok(SearchPlan(Arc::new(Inner {
+            empty: selection.conditions.iter().any(|c| matches!(c, Prefilter::None)),
+            matcher: Arc::new(compiled.matcher),
+            shown: compiled.shown.into(),
+            selection: Arc::new(selection),
+            max_duration: if max == 0 { u64::MAX } else { max },
+            limit,
+            spans_per_spanset: usize::try_from(request.spans_per_spanset).unwrap_or(usize::MAX),
+        })))
+    }
+
+    /// The same search for the traces outside another set F, which is known only after the cut.
+    #[must_use]
+    pub fn with_split(&self, ids: impl IntoIterator<Item = TraceId>) -> SearchPlan {
+        let mut selection = Selection::clone(&self.0.selection);
+        selection.split = ids.into_iter().collect();
+        SearchPlan(Arc::new(Inner {
+            matcher: Arc::clone(&self.0.matcher),
+            shown: Arc::clone(&self.0.shown),
+            selection: Arc::new(selection),
+            max_duration: self.0.max_duration,
+            limit: self.0.limit,
+            spans_per_spanset: self.0.spans_per_spanset,
+            empty: self.0.empty,
+        }))
+    }
+
+    /// Whether nothing can match, so that no source need be read.
+    pub fn is_empty(&self) -> bool {
+        self.0.empty
+    }
+
+    /// How many traces are wanted.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    /// When the traces must have happened.
+    pub fn range(&self) -> TimeRange {
+        self.0.selection.range
+    }
+
+    /// The set F.
+    pub fn split(&self) -> &SplitSet {
+        &self.0.selection.split
+    }
+
+    pub(crate) fn selection(&self) -> &Arc<Selection> {
+        &self.0.selection
+    }
+
+    pub(crate) fn matcher(&self) -> &Matcher {
+        &self.0.matcher
+    }
+
+    pub(crate) fn shown(&self) -> &[FieldRef] {
+        &self.0.shown
+    }
+
+    pub(crate) fn spans_per_spanset(&self) -> usize {
+        self.0.spans_per_spanset
+    }
+
+    /// Whether a whole trace of this duration in nanoseconds is wanted.
+    pub(crate) fn admits_duration(&self, nanos: u64) -> bool {
+        (self.0.selection.min_duration..=self.0.max_duration).contains(&nanos)
+    }
+}
+
+impl std::fmt::Debug for SearchPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SearchPlan")
+            .field("selection", &self.0.selection)
+            .field("limit", &self.0.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Compiled {
+    matcher: Matcher,
+    conditions: Vec<Prefilter>,
+    fragment: Prefilter,
+    shown: Vec<FieldRef>,
+}
+
+impl Compiled {
+    fn of(request: &SearchRequest) -> Result<Compiled, QueryError> {
+        if !request.tags.is_empty() && !request.query.trim().is_empty() {
+            return Err(QueryError::bad("search", "tags and a query exclude each other"));
+        }
+        if request.query.trim().is_empty() {
+            let rules = request.tags.iter().map(|(key, value)| TagRule::new(key, value));
+            let rules = rules.collect::<Result<Vec<_>, _>>()?;
+            let conditions: Vec<_> = rules.iter().map(TagRule::prefilter).collect();
+            // Every rule must hold in some fragment, so any one of them finds all split traces;
+            // but every leaf must use the same one, and it must not need the whole trace.
+            let fragment =
+                conditions.iter().map(of_fragment).find(|c| !matches!(c, Prefilter::All));
+            return Ok(Compiled {
+                matcher: Matcher::Tags(rules),
+                fragment: fragment.unwrap_or(Prefilter::All),
+                conditions,
+                shown: Vec::new(),
+            });
+        }
+        let query = clew_traceql::parse(&request.query)?;
+        let filter = plain_filter(&query)?;
+        let condition = prefilter(filter);
+        Ok(Compiled {
+            matcher: Matcher::Filter(Filter::new(filter)),
+            fragment: of_fragment(&condition),
+            conditions: vec![condition],
+            shown: referenced_fields(&query),
+        })
+    }
+}
+
+/// The filter of a query that is nothing else.
+pub(crate) fn plain_filter(query: &Query) -> Result<&clew_traceql::ast::FieldExpr, QueryError> {
+    let what = if query.is_metrics() {
+        "TraceQL metrics"
+    } else {
+        "pipelines, structural operators and combinations of spansets"
+    };
+    query.as_filter().ok_or(QueryError::NotSupported { what })
+}
+
+/// What of a condition can be asked of a fragment: values of the whole trace are unknown there.
+pub(crate) fn of_fragment(condition: &Prefilter) -> Prefilter {
+    match condition {
+        Prefilter::All => Prefilter::All,
+        Prefilter::None => Prefilter::None,
+        Prefilter::Condition(Condition {
+            field:
+                Field::Intrinsic(
+                    Intrinsic::TraceDuration | Intrinsic::RootName | Intrinsic::RootService,
+                ),
+            ..
+        }) => Prefilter::All,
+        Prefilter::Condition(condition) => Prefilter::Condition(condition.clone()),
+        Prefilter::And(parts) => {
+            let mut parts: Vec<_> = parts.iter().map(of_fragment).collect();
+            parts.retain(|part| !matches!(part, Prefilter::All));
+            if parts.is_empty() { Prefilter::All } else { Prefilter::And(parts) }
+        }
+        Prefilter::Or(parts) => {
+            let parts: Vec<_> = parts.iter().map(of_fragment).collect();
+            let all = parts.iter().any(|part| matches!(part, Prefilter::All));
+            if all { Prefilter::All } else { Prefilter::Or(parts) }
+        }
+    }
+}

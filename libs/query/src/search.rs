@@ -1,0 +1,342 @@
+//! Search over the sources of one leaf: the newest traces that match, exactly, decoding as few as
+//! possible.
+//!
+//! Sources are asked for candidates in the order of their latest time. A candidate is judged once
+//! no unasked source can hold a newer one, newest first, until as many matched as are wanted. So
+//! old blocks are not even opened when new ones have enough.
+//!
+//! Traces of F are named, not judged. A whole trace starts no later than any of its fragments, so
+//! a fragment older than the last wanted match can be forgotten.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+use clew_model::{Trace, TraceId, UnixNanos};
+use clew_proto::query::v1::{FoundTrace, SearchResponse};
+use futures::stream::{self, StreamExt};
+
+use crate::QueryError;
+use crate::engine::{Engine, Meter, Outcome, SourceFailure};
+use crate::found::{JudgeError, judge};
+use crate::ids::{SplitSet, encode_ids};
+use crate::plan::SearchPlan;
+use crate::source::{Candidate, Selected, SpanSource};
+
+/// Traces judged in the first step, at least.
+const FIRST_BATCH: usize = 16;
+
+/// The place of a trace in an answer: newest start first, then the smaller id.
+pub(crate) type Rank = (Reverse<UnixNanos>, TraceId);
+
+/// Found traces by rank.
+pub(crate) type Ranked = BTreeMap<Rank, FoundTrace>;
+
+impl Engine {
+    /// The newest traces outside F that match, at most as many as the plan wants, and the ids of
+    /// traces of F of which a fragment that may match lies here.
+    ///
+    /// # Errors
+    /// [`QueryError`] when the query fails as a whole: it does not fit the data, or needs too
+    /// much. A source that cannot be read is reported in the outcome.
+    pub async fn search(
+        &self,
+        sources: &[Arc<dyn SpanSource>],
+        plan: &SearchPlan,
+    ) -> Result<Outcome<SearchResponse>, QueryError> {
+        if plan.is_empty() {
+            return Ok(Outcome { response: SearchResponse::default(), failed: Vec::new() });
+        }
+        let mut leaf = Leaf::new(self, sources, plan);
+        leaf.run().await?;
+        Ok(leaf.finish())
+    }
+
+    /// Judges whole, merged traces: the last step of a search, for the traces of F that the root
+    /// has gathered from all places.
+    ///
+    /// # Errors
+    /// [`QueryError`] when the query does not fit the data or a trace is damaged.
+    pub async fn search_traces(
+        &self,
+        traces: Vec<Trace>,
+        plan: &SearchPlan,
+    ) -> Result<SearchResponse, QueryError> {
+        let plan = plan.clone();
+        self.tasks.compute(move || search_traces(&traces, &plan)).await?
+    }
+}
+
+/// Judges whole, merged traces and keeps the newest ones, as many as are wanted.
+///
+/// # Errors
+/// [`QueryError`] when the query does not fit the data or a trace is damaged.
+pub fn search_traces(traces: &[Trace], plan: &SearchPlan) -> Result<SearchResponse, QueryError> {
+    let mut ranked = Ranked::new();
+    let mut response = SearchResponse::default();
+    let mut inspected = clew_proto::query::v1::Inspected::default();
+    for trace in traces {
+        inspected.traces += 1;
+        inspected.spans += trace.spans.len() as u64;
+        inspected.bytes += crate::engine::trace_bytes(trace);
+        let found = judge(trace, plan).map_err(|error| of_judging(error, &gathered()))?;
+        if let Some(found) = found {
+            insert(&mut ranked, trace.id, found, plan.limit());
+        }
+    }
+    response.traces = ranked.into_values().collect();
+    response.inspected = Some(inspected);
+    Ok(response)
+}
+
+/// Names the traces that no single source is to blame for.
+fn gathered() -> Arc<str> {
+    Arc::from("gathered traces")
+}
+
+fn of_judging(error: JudgeError, source: &Arc<str>) -> QueryError {
+    match error {
+        JudgeError::Evaluate(error) => QueryError::Evaluate(error),
+        JudgeError::Damaged(error) => {
+            QueryError::Damaged { source_name: Arc::clone(source), reason: error.to_string() }
+        }
+    }
+}
+
+/// Keeps the best `limit`.
+pub(crate) fn insert(ranked: &mut Ranked, id: TraceId, found: FoundTrace, limit: usize) {
+    ranked.insert((Reverse(UnixNanos(found.start_unix_nanos)), id), found);
+    while ranked.len() > limit {
+        ranked.pop_last();
+    }
+}
+
+/// A candidate that waits for its turn. The greatest is judged first.
+struct Waiting {
+    candidate: Candidate,
+    source: usize,
+}
+
+impl Waiting {
+    fn rank(&self) -> Rank {
+        (Reverse(self.candidate.start), self.candidate.id)
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Waiting {}
+
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.rank().cmp(&self.rank()).then_with(|| other.source.cmp(&self.source))
+    }
+}
+
+/// One search at work.
+struct Leaf<'a> {
+    engine: &'a Engine,
+    sources: &'a [Arc<dyn SpanSource>],
+    plan: &'a SearchPlan,
+    meter: Meter<'a>,
+    /// Sources not asked yet, the one with the latest time last.
+    unasked: Vec<usize>,
+    waiting: BinaryHeap<Waiting>,
+    /// Traces of F with fragments here that may match: none of them starts later than this.
+    split: BTreeMap<TraceId, UnixNanos>,
+    ranked: Ranked,
+    failed: BTreeMap<usize, QueryError>,
+    batch: usize,
+}
+
+impl<'a> Leaf<'a> {
+    fn new(engine: &'a Engine, sources: &'a [Arc<dyn SpanSource>], plan: &'a SearchPlan) -> Self {
+        let mut unasked: Vec<usize> = (0..sources.len()).collect();
+        unasked.sort_by_key(|at| (sources[*at].info().max_time, Reverse(*at)));
+        Leaf {
+            engine,
+            sources,
+            plan,
+            meter: Meter::new(&engine.limits, sources),
+            unasked,
+            waiting: BinaryHeap::new(),
+            split: BTreeMap::new(),
+            ranked: Ranked::new(),
+            failed: BTreeMap::new(),
+            batch: plan.limit().max(FIRST_BATCH).min(engine.limits.batch_traces_max.max(1)),
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), QueryError> {
+        loop {
+            let batch = self.next_batch();
+            if !batch.is_empty() {
+                self.judge(batch).await?;
+                // Few matches so far: larger steps make better use of pages and threads.
+                self.batch = (self.batch * 2).min(self.engine.limits.batch_traces_max.max(1));
+            } else if self.wants_more_sources() {
+                self.ask_sources().await;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The rank that a trace must beat to be in the answer; `None` while everything is.
+    fn bar(&self) -> Option<Rank> {
+        if self.ranked.len() < self.plan.limit() {
+            return None;
+        }
+        self.ranked.last_key_value().map(|(rank, _)| *rank)
+    }
+
+    /// The latest time of the sources not asked yet.
+    fn horizon(&self) -> Option<UnixNanos> {
+        self.unasked.last().map(|at| self.sources[*at].info().max_time)
+    }
+
+    fn wants_more_sources(&self) -> bool {
+        match (self.horizon(), self.bar()) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(latest), Some((Reverse(start), _))) => latest >= start,
+        }
+    }
+
+    /// The newest candidates that no unasked source can outdo.
+    fn next_batch(&mut self) -> Vec<Waiting> {
+        let (horizon, bar) = (self.horizon(), self.bar());
+        let mut batch = Vec::new();
+        let mut spans = 0u64;
+        while let Some(next) = self.waiting.peek() {
+            if bar.is_some_and(|bar| next.rank() >= bar) {
+                self.waiting.clear();
+                break;
+            }
+            let full = batch.len() >= self.batch || spans >= self.engine.limits.batch_spans_max;
+            if full || horizon.is_some_and(|latest| latest >= next.candidate.start) {
+                break;
+            }
+            if let Some(next) = self.waiting.pop() {
+                spans += u64::from(next.candidate.spans);
+                if !self.failed.contains_key(&next.source) {
+                    batch.push(next);
+                }
+            }
+        }
+        batch
+    }
+
+    /// Asks the sources with the latest times for their candidates.
+    async fn ask_sources(&mut self) {
+        let wave = self.engine.limits.sources_at_once.max(1);
+        let asked = self.unasked.split_off(self.unasked.len().saturating_sub(wave));
+        let (sources, plan) = (self.sources, self.plan);
+        let answers: Vec<(usize, Result<Selected, QueryError>)> = stream::iter(asked)
+            .map(|at| async move { (at, sources[at].select(plan.selection()).await) })
+            .buffer_unordered(wave)
+            .collect()
+            .await;
+        for (source, answer) in answers {
+            match answer {
+                Ok(selected) => self.take(source, selected),
+                Err(error) => self.fail(source, error),
+            }
+        }
+    }
+
+    fn take(&mut self, source: usize, selected: Selected) {
+        let waiting = selected.whole.into_iter().map(|candidate| Waiting { candidate, source });
+        self.waiting.extend(waiting);
+        for fragment in selected.split {
+            let start = self.split.entry(fragment.id).or_insert(fragment.start);
+            *start = (*start).min(fragment.start);
+        }
+    }
+
+    fn fail(&mut self, source: usize, error: QueryError) {
+        self.failed.entry(source).or_insert(error);
+    }
+
+    async fn judge(&mut self, batch: Vec<Waiting>) -> Result<(), QueryError> {
+        let mut by_source: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for waiting in batch {
+            by_source.entry(waiting.source).or_default().push(waiting.candidate.ordinal);
+        }
+        let sources = self.sources;
+        let fetched: Vec<(usize, Result<Vec<Trace>, QueryError>)> = stream::iter(by_source)
+            .map(|(at, ordinals)| async move { (at, sources[at].fetch(&ordinals).await) })
+            .buffer_unordered(self.engine.limits.sources_at_once.max(1))
+            .collect()
+            .await;
+        for (source, traces) in fetched {
+            match traces {
+                Ok(traces) => self.judge_traces(source, traces).await?,
+                Err(error) => self.fail(source, error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge_traces(&mut self, source: usize, traces: Vec<Trace>) -> Result<(), QueryError> {
+        self.meter.decoded(&traces)?;
+        let plan = self.plan.clone();
+        let judged: Vec<(TraceId, Result<Option<FoundTrace>, JudgeError>)> = self
+            .engine
+            .tasks
+            .compute(move || traces.iter().map(|trace| (trace.id, judge(trace, &plan))).collect())
+            .await?;
+        let name = &self.sources[source].info().name;
+        for (id, found) in judged {
+            match found {
+                Ok(None) => {}
+                Ok(Some(found)) => insert(&mut self.ranked, id, found, self.plan.limit()),
+                Err(JudgeError::Evaluate(error)) => return Err(QueryError::Evaluate(error)),
+                Err(damage) => {
+                    let error = of_judging(damage, name);
+                    self.failed.entry(source).or_insert(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Outcome<SearchResponse> {
+        let bar = self.bar();
+        let split: SplitSet = self
+            .split
+            .iter()
+            .filter(|(id, start)| bar.is_none_or(|bar| (Reverse(**start), **id) < bar))
+            .map(|(id, _)| *id)
+            .collect();
+        Outcome {
+            response: SearchResponse {
+                traces: self.ranked.into_values().collect(),
+                split_candidates: encode_ids(split.ids()).into(),
+                inspected: Some(self.meter.finish()),
+            },
+            failed: failures(self.sources, self.failed),
+        }
+    }
+}
+
+/// Names the sources that failed.
+pub(crate) fn failures(
+    sources: &[Arc<dyn SpanSource>],
+    failed: BTreeMap<usize, QueryError>,
+) -> Vec<SourceFailure> {
+    failed
+        .into_iter()
+        .map(|(at, error)| SourceFailure { source: Arc::clone(&sources[at].info().name), error })
+        .collect()
+}

@@ -1,0 +1,231 @@
+//! A head as a source: a span table in memory, cut at a row.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use clew_block::{BlockError, LookupResult, RowSet, SpanTable, TagName};
+use clew_model::{Trace, TraceId, UnixNanos};
+use clew_node::Tasks;
+use clew_traceql::plan::{Condition, Field, Scope, Test};
+use clew_traceql::value::Static;
+use parking_lot::RwLock;
+
+use crate::QueryError;
+use crate::select::{RowIndex, exact_rows, select};
+use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
+use crate::tags::{TagField, long_value};
+
+/// The rows of a span table below a limit. Several tables of a shard may hold pieces of one trace;
+/// whoever fills them marks such a trace as split in each.
+#[derive(Clone)]
+pub struct TableSource {
+    info: SourceInfo,
+    table: Handle,
+    rows_max: u32,
+    tasks: Tasks,
+}
+
+#[derive(Clone)]
+enum Handle {
+    Sealed(Arc<SpanTable>),
+    Active(Arc<RwLock<SpanTable>>),
+}
+
+impl Handle {
+    fn read<R>(&self, read: impl FnOnce(&SpanTable) -> R) -> R {
+        match self {
+            Handle::Sealed(table) => read(table),
+            Handle::Active(table) => read(&table.read()),
+        }
+    }
+}
+
+impl TableSource {
+    /// A table that grows no more.
+    pub fn sealed(name: &str, table: Arc<SpanTable>, rows_max: u32, tasks: Tasks) -> TableSource {
+        TableSource::new(name, Handle::Sealed(table), rows_max, tasks)
+    }
+
+    /// A table that grows while it is read. Its writer waits while a step of a query reads it.
+    pub fn active(
+        name: &str,
+        table: Arc<RwLock<SpanTable>>,
+        rows_max: u32,
+        tasks: Tasks,
+    ) -> TableSource {
+        TableSource::new(name, Handle::Active(table), rows_max, tasks)
+    }
+
+    fn new(name: &str, table: Handle, rows_max: u32, tasks: Tasks) -> TableSource {
+        let info = table.read(|table| SourceInfo {
+            name: Arc::from(name),
+            kind: SourceKind::Head,
+            spans: u64::from(table.row_count().min(rows_max)),
+            traces: u64::from(table.trace_count()),
+            bytes: table.memory_bytes() as u64,
+            // Finding the true bounds would read every row for each query.
+            min_time: UnixNanos(0),
+            max_time: UnixNanos(u64::MAX),
+        });
+        TableSource { info, table, rows_max, tasks }
+    }
+
+    async fn compute<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&SpanTable, u32) -> Result<R, BlockError> + Send + 'static,
+    ) -> Result<R, QueryError> {
+        let (table, rows_max) = (self.table.clone(), self.rows_max);
+        let done = self.tasks.compute(move || table.read(|table| work(table, rows_max))).await?;
+        done.map_err(QueryError::block(&self.info.name))
+    }
+}
+
+/// A table cut at a row.
+struct Cut<'a> {
+    table: &'a SpanTable,
+    rows_max: u32,
+}
+
+impl Cut<'_> {
+    /// Whether a row below the cut has the attribute. A table counts its resources and scopes
+    /// beyond the cut too.
+    fn has(&self, name: &TagName) -> Result<bool, BlockError> {
+        match name.scope {
+            Scope::Span | Scope::Event | Scope::Link => Ok(true),
+            Scope::Resource | Scope::Instrumentation => {
+                let field = Field::Attribute(name.scope, Arc::clone(&name.name));
+                let found = self.lookup(&Condition { field, test: Test::Exists })?;
+                Ok(!found.rows.is_empty())
+            }
+        }
+    }
+}
+
+impl RowIndex for Cut<'_> {
+    fn lookup(&self, condition: &Condition) -> Result<LookupResult, BlockError> {
+        self.table.lookup(condition, self.rows_max)
+    }
+
+    fn trace_count(&self) -> u32 {
+        self.table.trace_count()
+    }
+
+    fn traces_of(&self, rows: &RowSet) -> RowSet {
+        rows.iter().filter_map(|row| self.table.trace_of_row(row)).collect()
+    }
+
+    fn candidate(&self, ordinal: u32) -> Option<Candidate> {
+        let id = self.table.trace_id(ordinal)?;
+        let rows = self.table.rows_of_trace(ordinal, self.rows_max);
+        let times = rows.filter_map(|row| self.table.row_start_end(row));
+        let first =
+            Candidate { ordinal, id, start: UnixNanos(u64::MAX), end: UnixNanos(0), spans: 0 };
+        let all = times.fold(first, |sum, (start, end)| Candidate {
+            start: sum.start.min(UnixNanos(start)),
+            end: sum.end.max(UnixNanos(end)),
+            spans: sum.spans.saturating_add(1),
+            ..sum
+        });
+        (all.spans > 0).then_some(all)
+    }
+
+    fn add_rows(&self, ordinal: u32, rows: &mut RowSet) {
+        self.table.rows_of_trace(ordinal, self.rows_max).for_each(|row| rows.insert(row));
+    }
+
+    fn find(&self, id: &TraceId) -> Option<u32> {
+        let ordinal = self.table.find(id)?;
+        self.table.rows_of_trace(ordinal, self.rows_max).next().map(|_| ordinal)
+    }
+}
+
+#[async_trait]
+impl SpanSource for TableSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError> {
+        let selection = Arc::clone(selection);
+        self.compute(move |table, rows_max| select(&Cut { table, rows_max }, &selection)).await
+    }
+
+    async fn fetch(&self, ordinals: &[u32]) -> Result<Vec<Trace>, QueryError> {
+        let ordinals = ordinals.to_vec();
+        self.compute(move |table, rows_max| {
+            let fetched = ordinals.iter().filter_map(|ordinal| table.fetch(*ordinal, rows_max));
+            Ok(fetched.filter_map(|trace| Trace::merge([trace])).collect())
+        })
+        .await
+    }
+
+    async fn find(&self, ids: &[TraceId]) -> Result<Vec<Option<u32>>, QueryError> {
+        let ids = ids.to_vec();
+        self.compute(move |table, rows_max| {
+            let cut = Cut { table, rows_max };
+            Ok(ids.iter().map(|id| cut.find(id)).collect())
+        })
+        .await
+    }
+
+    async fn split_ids(&self) -> Result<Vec<TraceId>, QueryError> {
+        self.compute(|table, rows_max| {
+            let cut = Cut { table, rows_max };
+            let mut ids: Vec<TraceId> = (0..table.trace_count())
+                .filter(|ordinal| table.is_split(*ordinal))
+                .filter_map(|ordinal| cut.candidate(ordinal))
+                .map(|candidate| candidate.id)
+                .collect();
+            ids.sort_unstable();
+            Ok(ids)
+        })
+        .await
+    }
+
+    async fn tag_names(&self, scope: Option<Scope>) -> Result<Vec<(Scope, Arc<str>)>, QueryError> {
+        self.compute(move |table, rows_max| {
+            let cut = Cut { table, rows_max };
+            let mut names = Vec::new();
+            for name in table.tag_names(scope, rows_max) {
+                if cut.has(&name)? {
+                    names.push((name.scope, name.name));
+                }
+            }
+            Ok(names)
+        })
+        .await
+    }
+
+    async fn tag_values(
+        &self,
+        field: &TagField,
+        within: Option<&Arc<Selection>>,
+    ) -> Result<Option<Vec<Static>>, QueryError> {
+        let (fields, within) = (field.fields(), within.cloned());
+        self.compute(move |table, rows_max| {
+            let rows = match within {
+                None => None,
+                Some(selection) => match exact_rows(&Cut { table, rows_max }, &selection)? {
+                    None => return Ok(None),
+                    rows => rows,
+                },
+            };
+            let mut values = Vec::new();
+            for field in &fields {
+                let end = table.tag_values(field, rows_max, rows.as_ref(), &mut |found| {
+                    values.push(found.value);
+                    ControlFlow::Continue(())
+                })?;
+                for row in end.long_values.iter() {
+                    let id = table.trace_of_row(row).and_then(|trace| table.trace_id(trace));
+                    if let (Some(span), Some(id)) = (table.span(row), id) {
+                        long_value(&Trace { id, spans: vec![span] }, field, &mut values);
+                    }
+                }
+            }
+            Ok(Some(values))
+        })
+        .await
+    }
+}

@@ -1,0 +1,267 @@
+//! Names and values of attributes: what fills the drop-downs of a query editor.
+//!
+//! Without a filter the indexes answer, and a time range selects sources, not spans. With a filter
+//! the spans that match it are found, decoded and looked at, newest first.
+
+mod bounded;
+mod exact;
+mod field;
+mod names;
+mod values;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use clew_model::Trace;
+use clew_proto::query::v1::{
+    Inspected, TagNamesRequest, TagNamesResponse, TagValuesRequest, TagValuesResponse,
+};
+use clew_traceql::eval::Filter;
+use clew_traceql::plan::{Scope, prefilter};
+use clew_traceql::tag_filter;
+use futures::stream::{self, StreamExt};
+
+use self::exact::decides;
+pub use self::field::TagField;
+pub(crate) use self::field::{long_value, values_of};
+use self::names::NameSet;
+pub use self::names::merge_tag_names;
+use self::values::ValueSet;
+pub use self::values::merge_tag_values;
+use crate::QueryError;
+use crate::engine::{Engine, Meter, Outcome};
+use crate::found::{JudgeError, each_span};
+use crate::ids::SplitSet;
+use crate::search::failures;
+use crate::source::{Candidate, Selection, SpanSource, TimeRange};
+use crate::view::{SpanRef, TraceView};
+
+/// Which spans count: those in a time range that match a filter, if there is one.
+struct Restriction {
+    range: TimeRange,
+    filter: Option<TagFilter>,
+}
+
+/// A filter of a tag request.
+struct TagFilter {
+    filter: Arc<Filter>,
+    selection: Arc<Selection>,
+    /// Whether an index can decide it, if all its lookups are exact.
+    indexed: bool,
+}
+
+impl Restriction {
+    /// The filter is read leniently: text that is no filter restricts nothing.
+    fn new(query: &str, start: u64, end: u64) -> Restriction {
+        let range = TimeRange::from_request(start, end);
+        let filter = tag_filter(query).map(|filter| {
+            let condition = prefilter(&filter);
+            TagFilter {
+                indexed: decides(&condition, &filter),
+                filter: Arc::new(Filter::new(&filter)),
+                selection: Arc::new(Selection {
+                    fragment: condition.clone(),
+                    conditions: vec![condition],
+                    range,
+                    min_duration: 0,
+                    split: SplitSet::default(),
+                }),
+            }
+        });
+        Restriction { range, filter }
+    }
+}
+
+/// A set that is filled for each source and then united.
+#[async_trait]
+trait Collect: Send + Sync + Sized + 'static {
+    /// Takes what an index says, of the rows of a selection if one is given. False: the index
+    /// cannot tell, and nothing was taken.
+    async fn by_index(
+        &mut self,
+        source: &dyn SpanSource,
+        within: Option<&Arc<Selection>>,
+    ) -> Result<bool, QueryError>;
+    /// Takes what one span that counts has.
+    fn span(&mut self, span: &SpanRef<'_, '_>);
+    /// An empty set with the same bounds.
+    fn fresh(&self) -> Self;
+    /// Takes what another set has.
+    fn absorb(&mut self, other: Self);
+}
+
+impl Engine {
+    /// The names of the attributes that the sources' spans have.
+    ///
+    /// # Errors
+    /// [`QueryError`] for a scope that is none or a filter that does not fit the data.
+    pub async fn tag_names(
+        &self,
+        sources: &[Arc<dyn SpanSource>],
+        request: &TagNamesRequest,
+    ) -> Result<Outcome<TagNamesResponse>, QueryError> {
+        let scope = match request.scope.as_str() {
+            "" => None,
+            word => Some(Scope::from_word(word).ok_or_else(|| {
+                QueryError::bad("scope", format!("no scope has attributes of that name: {word}"))
+            })?),
+        };
+        let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
+        let restriction = Restriction::new(&request.query, start, end);
+        let names = NameSet::new(scope, request.limit, &self.limits);
+        let collected = self.collect(sources, &restriction, names).await?;
+        Ok(collected.map(|(names, inspected)| names.into_response(inspected)))
+    }
+
+    /// The values that a field has on the sources' spans.
+    ///
+    /// # Errors
+    /// [`QueryError`] for a field that is none or a filter that does not fit the data.
+    pub async fn tag_values(
+        &self,
+        sources: &[Arc<dyn SpanSource>],
+        request: &TagValuesRequest,
+    ) -> Result<Outcome<TagValuesResponse>, QueryError> {
+        let field = TagField::parse(&request.tag)?;
+        let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
+        let restriction = Restriction::new(&request.query, start, end);
+        let values =
+            ValueSet::new(Some(field.clone()), request.limit, request.bytes_max, &self.limits);
+        if !field.has_values() {
+            let response = values.into_response(Inspected::default());
+            return Ok(Outcome { response, failed: Vec::new() });
+        }
+        let collected = self.collect(sources, &restriction, values).await?;
+        Ok(collected.map(|(values, inspected)| values.into_response(inspected)))
+    }
+
+    /// Collects from every source in the range: by its index where that can tell, else from
+    /// decoded spans.
+    async fn collect<C: Collect>(
+        &self,
+        sources: &[Arc<dyn SpanSource>],
+        restriction: &Restriction,
+        mut set: C,
+    ) -> Result<Outcome<(C, Inspected)>, QueryError> {
+        let mut meter = Meter::new(&self.limits, sources);
+        let mut failed = BTreeMap::new();
+        let filter = restriction.filter.as_ref();
+        let inside = (0..sources.len()).filter(|at| {
+            let info = sources[*at].info();
+            restriction.range.overlaps(info.min_time, info.max_time)
+        });
+        let parts: Vec<_> = inside.map(|at| (at, set.fresh())).collect();
+        let mut answers = stream::iter(parts)
+            .map(|(at, part)| async move { (at, ask_index(part, &sources[at], filter).await) })
+            .buffered(self.limits.sources_at_once.max(1));
+        while let Some((at, answer)) = answers.next().await {
+            let part = match (answer, filter) {
+                (Ok(None), Some(filter)) => {
+                    let spans = Spans { engine: self, source: sources[at].as_ref(), filter };
+                    spans.collect(set.fresh(), &mut meter).await?.map(Some)
+                }
+                (answer, _) => answer,
+            };
+            match part {
+                Ok(part) => part.into_iter().for_each(|part| set.absorb(part)),
+                Err(error) => {
+                    failed.insert(at, error);
+                }
+            }
+        }
+        drop(answers);
+        Ok(Outcome { response: (set, meter.finish()), failed: failures(sources, failed) })
+    }
+}
+
+/// What the index of a source has; `None` if spans must be decoded to tell.
+async fn ask_index<C: Collect>(
+    mut part: C,
+    source: &Arc<dyn SpanSource>,
+    filter: Option<&TagFilter>,
+) -> Result<Option<C>, QueryError> {
+    let within = match filter {
+        Some(TagFilter { indexed: false, .. }) => return Ok(None),
+        filter => filter.map(|filter| &filter.selection),
+    };
+    let told = part.by_index(source.as_ref(), within).await?;
+    Ok(told.then_some(part))
+}
+
+/// The spans of one source that match a filter.
+struct Spans<'a> {
+    engine: &'a Engine,
+    source: &'a dyn SpanSource,
+    filter: &'a TagFilter,
+}
+
+impl Spans<'_> {
+    /// The outer result is the query's, the inner one the source's.
+    async fn collect<C: Collect>(
+        &self,
+        mut set: C,
+        meter: &mut Meter<'_>,
+    ) -> Result<Result<C, QueryError>, QueryError> {
+        let mut candidates = match self.source.select(&self.filter.selection).await {
+            Ok(selected) => selected.whole,
+            Err(error) => return Ok(Err(error)),
+        };
+        candidates.sort_unstable_by_key(|c| (std::cmp::Reverse(c.start), c.id));
+        let mut rest = candidates.as_slice();
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(self.batch_of(rest));
+            rest = after;
+            let ordinals: Vec<u32> = batch.iter().map(|candidate| candidate.ordinal).collect();
+            let traces = match self.source.fetch(&ordinals).await {
+                Ok(traces) => traces,
+                Err(error) => return Ok(Err(error)),
+            };
+            meter.decoded(&traces)?;
+            let filter = Arc::clone(&self.filter.filter);
+            let collected = self.engine.tasks.compute(move || {
+                let done = collect_matching(&traces, &filter, &mut set);
+                (set, done)
+            });
+            let (back, done) = collected.await?;
+            set = back;
+            match done {
+                Ok(()) => {}
+                Err(JudgeError::Evaluate(error)) => return Err(QueryError::Evaluate(error)),
+                Err(JudgeError::Damaged(error)) => {
+                    let source_name = Arc::clone(&self.source.info().name);
+                    return Ok(Err(QueryError::Damaged { source_name, reason: error.to_string() }));
+                }
+            }
+        }
+        Ok(Ok(set))
+    }
+
+    fn batch_of(&self, candidates: &[Candidate]) -> usize {
+        let limits = &self.engine.limits;
+        let mut spans = 0u64;
+        let fitting = candidates.iter().take(limits.batch_traces_max).take_while(|candidate| {
+            let fits = spans < limits.batch_spans_max;
+            spans += u64::from(candidate.spans);
+            fits
+        });
+        fitting.count().max(1)
+    }
+}
+
+fn collect_matching(
+    traces: &[Trace],
+    filter: &Filter,
+    set: &mut impl Collect,
+) -> Result<(), JudgeError> {
+    for trace in traces {
+        let view = TraceView::new(trace)?;
+        for span in each_span(&view) {
+            if filter.matches(&span)? {
+                set.span(&span);
+            }
+        }
+        view.check()?;
+    }
+    Ok(())
+}
