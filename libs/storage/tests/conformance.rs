@@ -21,3 +21,15 @@ async fn local_disk() {
         conformance::check(&bucket).await;
     }
 }
+
+#[tokio::test]
+async fn requests_can_move_between_threads() {
+    let deps = Deps::system(1);
+    let bucket = Bucket::memory(&deps);
+    let task = deps.tasks.run(async move {
+        bucket.put_new("a", "abc".into()).await?;
+        bucket.get_tail("a", 1).await?;
+        bucket.get_ranges("a", &[0..1, 2..3]).await
+    });
+    assert_eq!(task.await.unwrap().unwrap(), ["a", "c"]);
+}
