@@ -1,8 +1,11 @@
 //! What every kind of query does alike: one run for each tenant, started again while shards flush in
 //! the middle of it, and an honest account of what could not be read.
 
+use async_trait::async_trait;
 use clew_model::{ErrorKind, TenantId};
 use clew_node::Problem;
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
 
 use super::missing::Missing;
 use super::snapshot::Snapshot;
@@ -13,21 +16,53 @@ use crate::ask::TimeRange;
 const RESTARTS_MAX: usize = 4;
 
 /// Tenants of a federated query that are asked at the same time.
-pub(super) const TENANTS_AT_ONCE: usize = 8;
+const TENANTS_AT_ONCE: usize = 8;
+
+/// What one kind of query reads of one snapshot.
+#[async_trait]
+pub(super) trait Read: Send + Sync {
+    /// What comes of it.
+    type Value: Send;
+
+    /// Reads; places that cannot be read go into `missing`. In the `last` attempt so do shards that
+    /// flushed meanwhile.
+    async fn read(
+        &self,
+        root: &Root,
+        snapshot: &Snapshot,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<Self::Value>, Problem>;
+}
 
 impl Root {
-    /// Runs `read` on snapshots until no shard flushes in the middle of it.
-    pub(super) async fn repeat<T>(
+    /// What `read` comes to for each of `tenants`. Fails if it fails for all of them.
+    pub(super) async fn run<R: Read>(
+        &self,
+        tenants: &[TenantId],
+        read: &R,
+    ) -> Result<(Vec<R::Value>, Missing), Problem> {
+        let mut runs = Vec::new();
+        for tenant in tenants {
+            runs.push(self.repeat(tenant, read).boxed());
+        }
+        let runs = stream::iter(runs).buffered(TENANTS_AT_ONCE).collect().await;
+        join_tenants(tenants, runs)
+    }
+
+    /// Reads snapshots until no shard flushes in the middle of it.
+    async fn repeat<R: Read>(
         &self,
         tenant: &TenantId,
-        read: impl AsyncFn(&Snapshot, bool, &mut Missing) -> Result<Step<T>, Problem>,
-    ) -> Result<Answer<T>, Problem> {
+        read: &R,
+    ) -> Result<Answer<R::Value>, Problem> {
         let mut restarts = 0;
         loop {
             let mut snapshot = self.snapshot(tenant).await?;
             let mut missing = std::mem::take(&mut snapshot.missing);
             let last = restarts == RESTARTS_MAX;
-            if let Step::Done(value) = read(&snapshot, last, &mut missing).await? {
+            let step = read.read(self, &snapshot, last, &mut missing).await?;
+            if let Step::Done(value) = step {
                 if snapshot.is_blind(&missing) {
                     return Err(blind(&missing));
                 }
@@ -64,7 +99,7 @@ pub(super) enum Step<T> {
 }
 
 /// The answers of several tenants' runs; fails only if every run failed.
-pub(super) fn join_tenants<T>(
+fn join_tenants<T>(
     tenants: &[TenantId],
     runs: Vec<Result<Answer<T>, Problem>>,
 ) -> Result<(Vec<T>, Missing), Problem> {

@@ -3,23 +3,75 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use clew_model::{TenantId, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::{self as query, Inspected, SearchRequest};
 use clew_proto::tempopb;
 use clew_query::{SearchPlan, SplitSet, decode_ids, encode_ids, merge_search};
+use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 
 use super::blocks::problem_of;
 use super::heads::sift;
 use super::missing::Missing;
-use super::run::{Step, TENANTS_AT_ONCE, bounds, join_tenants};
+use super::run::{Read, Step, bounds};
 use super::snapshot::{BlockRef, Snapshot};
 use super::{Answer, Root};
 use crate::ask::{SearchAsk, TimeRange};
 
 /// Split traces that are gathered and judged in one step.
 const GATHER_IDS: usize = 256;
+
+/// A search, compiled.
+struct Searching<'a> {
+    plan: &'a SearchPlan,
+    ask: &'a SearchAsk,
+}
+
+#[async_trait]
+impl Read for Searching<'_> {
+    type Value = (query::SearchResponse, Reach);
+
+    async fn read(
+        &self,
+        root: &Root,
+        snapshot: &Snapshot,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<Self::Value>, Problem> {
+        let Searching { plan, ask } = self;
+        let range = ask.range.unwrap_or(TimeRange::ALL);
+        let split = root.split_set(snapshot, range, missing).await;
+        let plan = plan.with_split(split.ids().iter().copied());
+        let blocks = snapshot.blocks_in(range, root.horizon(), !split.is_empty());
+        let sources = root.blocks.sources(&blocks);
+        let request = SearchRequest {
+            tenant: snapshot.tenant.to_string(),
+            split_ids: encode_ids(split.ids()).into(),
+            ..request_of(ask)
+        };
+        let (leaf, heads) = futures::join!(
+            root.blocks.engine().search(&sources, &plan),
+            root.search_heads(snapshot, &request)
+        );
+        let leaf = leaf.map_err(problem_of)?;
+        root.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
+        let Step::Done(heads) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
+        let mut responses: Vec<_> = heads.into_iter().map(|(_, response)| response).collect();
+        responses.push(leaf.response);
+        let mut merged = merge_search(responses, &plan);
+        let candidates = std::mem::take(&mut merged.split_candidates);
+        let candidates = decode_ids(&candidates).map_err(problem_of)?;
+        for ids in candidates.chunks(GATHER_IDS) {
+            let gathered = root.gather(snapshot, ids, range, last, missing).await?;
+            let Step::Done(traces) = gathered else { return Ok(Step::Moved) };
+            let judged = root.blocks.engine().search_traces(traces, &plan).await;
+            merged = merge_search([merged, judged.map_err(problem_of)?], &plan);
+        }
+        Ok(Step::Done((merged, Reach::of(&blocks))))
+    }
+}
 
 impl Root {
     /// The newest traces of `tenants` that match.
@@ -39,17 +91,7 @@ impl Root {
             };
             return Ok(Answer { value, missing: Missing::default() });
         }
-        let runs = stream::iter(tenants)
-            .map(|tenant| async move {
-                self.repeat(tenant, async |snapshot, last, missing: &mut Missing| {
-                    self.search_in(snapshot, plan, ask, last, missing).await
-                })
-                .await
-            })
-            .buffered(TENANTS_AT_ONCE)
-            .collect()
-            .await;
-        let (found, missing) = join_tenants(tenants, runs)?;
+        let (found, missing) = self.run(tenants, &Searching { plan, ask }).await?;
         let mut blocks = Reach::default();
         let mut responses = Vec::new();
         for (response, reach) in found {
@@ -57,45 +99,6 @@ impl Root {
             responses.push(response);
         }
         Ok(Answer { value: answer_of(merge_search(responses, plan), blocks), missing })
-    }
-
-    async fn search_in(
-        &self,
-        snapshot: &Snapshot,
-        plan: &SearchPlan,
-        ask: &SearchAsk,
-        last: bool,
-        missing: &mut Missing,
-    ) -> Result<Step<(query::SearchResponse, Reach)>, Problem> {
-        let range = ask.range.unwrap_or(TimeRange::ALL);
-        let split = self.split_set(snapshot, range, missing).await;
-        let plan = plan.with_split(split.ids().iter().copied());
-        let blocks = snapshot.blocks_in(range, self.horizon(), !split.is_empty());
-        let sources = self.blocks.sources(&blocks);
-        let request = SearchRequest {
-            tenant: snapshot.tenant.to_string(),
-            split_ids: encode_ids(split.ids()).into(),
-            ..request_of(ask)
-        };
-        let (leaf, heads) = futures::join!(
-            self.blocks.engine().search(&sources, &plan),
-            self.search_heads(snapshot, &request)
-        );
-        let leaf = leaf.map_err(problem_of)?;
-        self.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
-        let Step::Done(heads) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
-        let mut responses: Vec<_> = heads.into_iter().map(|(_, response)| response).collect();
-        responses.push(leaf.response);
-        let mut merged = merge_search(responses, &plan);
-        let candidates = std::mem::take(&mut merged.split_candidates);
-        let candidates = decode_ids(&candidates).map_err(problem_of)?;
-        for ids in candidates.chunks(GATHER_IDS) {
-            let gathered = self.gather(snapshot, ids, range, last, missing).await?;
-            let Step::Done(traces) = gathered else { return Ok(Step::Moved) };
-            let judged = self.blocks.engine().search_traces(traces, &plan).await;
-            merged = merge_search([merged, judged.map_err(problem_of)?], &plan);
-        }
-        Ok(Step::Done((merged, Reach::of(&blocks))))
     }
 
     /// F: traces that may lie in several places, as far as `range` can meet them.
@@ -111,11 +114,12 @@ impl Root {
             .filter(|block| block.block.splits > 0)
             .collect();
         let sources = self.blocks.sources(&blocks);
-        let lists = stream::iter(&sources)
-            .map(|source| async move { (source, source.split_ids().await) })
-            .buffer_unordered(self.config.concurrent_reads_max)
-            .collect::<Vec<_>>()
-            .await;
+        let mut reads = Vec::new();
+        for source in &sources {
+            reads.push(async move { (source, source.split_ids().await) }.boxed());
+        }
+        let reads = stream::iter(reads).buffer_unordered(self.config.concurrent_reads_max);
+        let lists: Vec<_> = reads.collect().await;
         let mut ids: Vec<TraceId> = snapshot.head_split_ids.clone();
         for (source, list) in lists {
             match list {

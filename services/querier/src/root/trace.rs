@@ -1,12 +1,12 @@
 //! A trace by its id: every piece of it, from wherever it lies, however far apart in time.
 
+use async_trait::async_trait;
 use clew_model::{TenantId, Trace, TraceId};
 use clew_node::Problem;
-use futures::stream::{self, StreamExt};
 
 use super::gather::Fragments;
 use super::missing::Missing;
-use super::run::{Step, TENANTS_AT_ONCE, join_tenants};
+use super::run::{Read, Step};
 use super::snapshot::Snapshot;
 use super::{Answer, Root};
 use crate::ask::TimeRange;
@@ -22,6 +22,37 @@ pub(crate) struct FoundTrace {
     pub(crate) inspected_bytes: u64,
 }
 
+/// A look-up by id.
+struct Finding {
+    id: TraceId,
+    range: TimeRange,
+}
+
+#[async_trait]
+impl Read for Finding {
+    type Value = Fragments;
+
+    async fn read(
+        &self,
+        root: &Root,
+        snapshot: &Snapshot,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<Fragments>, Problem> {
+        let blocks = snapshot.blocks_in(self.range, 0, false);
+        let ids = [self.id];
+        let mut of_heads = Missing::default();
+        let (heads, of_blocks) = futures::join!(
+            root.fragments_of_heads(snapshot, &ids, last, &mut of_heads),
+            root.fragments_of_blocks(snapshot, &blocks, &ids, missing),
+        );
+        missing.merge(of_heads);
+        let Step::Done(mut fragments) = heads? else { return Ok(Step::Moved) };
+        fragments.add(of_blocks?);
+        Ok(Step::Done(fragments))
+    }
+}
+
 impl Root {
     /// The trace of that id in `tenants`; `range` narrows the blocks that are asked.
     ///
@@ -34,17 +65,7 @@ impl Root {
         range: Option<TimeRange>,
     ) -> Result<Answer<FoundTrace>, Problem> {
         let range = range.unwrap_or(TimeRange::ALL);
-        let runs = stream::iter(tenants)
-            .map(|tenant| async move {
-                self.repeat(tenant, async |snapshot, last, missing: &mut Missing| {
-                    self.trace_in(snapshot, id, range, last, missing).await
-                })
-                .await
-            })
-            .buffered(TENANTS_AT_ONCE)
-            .collect()
-            .await;
-        let (found, missing) = join_tenants(tenants, runs)?;
+        let (found, missing) = self.run(tenants, &Finding { id, range }).await?;
         let mut fragments = Fragments::default();
         for found in found {
             fragments.add(found);
@@ -62,27 +83,6 @@ impl Root {
         };
         let value = self.blocks.compute(finish).await?;
         Ok(Answer { value, missing })
-    }
-
-    async fn trace_in(
-        &self,
-        snapshot: &Snapshot,
-        id: TraceId,
-        range: TimeRange,
-        last: bool,
-        missing: &mut Missing,
-    ) -> Result<Step<Fragments>, Problem> {
-        let blocks = snapshot.blocks_in(range, 0, false);
-        let ids = [id];
-        let mut of_heads = Missing::default();
-        let (heads, of_blocks) = futures::join!(
-            self.fragments_of_heads(snapshot, &ids, last, &mut of_heads),
-            self.fragments_of_blocks(snapshot, &blocks, &ids, missing),
-        );
-        missing.merge(of_heads);
-        let Step::Done(mut fragments) = heads? else { return Ok(Step::Moved) };
-        fragments.add(of_blocks?);
-        Ok(Step::Done(fragments))
     }
 }
 

@@ -261,7 +261,7 @@ async fn wrong_requests_are_400_in_plain_text() {
     assert_eq!(cluster.get("/api/v2/search/tag/a").await.status, 404);
     assert_eq!(cluster.get("/api/nothing").await.status, 404);
     let metrics = cluster.metrics.render().unwrap();
-    assert!(metrics.contains("clew_querier_requests_total{code=\"400\",route=\"search\"} 7"));
+    assert!(metrics.contains("clew_querier_requests_total{code=\"400\",route=\"search\"} 8"));
 }
 
 #[tokio::test]

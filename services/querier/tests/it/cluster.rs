@@ -24,40 +24,40 @@ use crate::shard::FakeShard;
 use crate::spans::Span;
 
 /// The moment at which the tests' clock stands.
-pub const NOW: UnixNanos = UnixNanos::from_seconds(2_000_000);
+pub(crate) const NOW: UnixNanos = UnixNanos::from_seconds(2_000_000);
 
 /// See the module.
-pub struct Cluster {
-    pub metastore: FakeMetastore,
-    pub shards: Vec<FakeShard>,
-    pub bucket: Bucket,
-    pub querier: Querier,
-    pub metrics: Metrics,
-    pub tasks: Tasks,
-    pub time: ManualTime,
-    pub stop: Stop,
+pub(crate) struct Cluster {
+    pub(crate) metastore: FakeMetastore,
+    pub(crate) shards: Vec<FakeShard>,
+    pub(crate) bucket: Bucket,
+    pub(crate) querier: Querier,
+    pub(crate) metrics: Metrics,
+    pub(crate) tasks: Tasks,
+    pub(crate) time: ManualTime,
+    pub(crate) stop: Stop,
 }
 
 /// An answer over HTTP.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         assert_eq!(self.headers[http::header::CONTENT_TYPE], "application/json");
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// The ids of a search's traces, in order.
-    pub fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text());
         let json = self.json();
         let traces = json["traces"].as_array().unwrap();
@@ -65,7 +65,7 @@ impl Reply {
     }
 
     /// What the answer says that it misses.
-    pub fn partial(&self) -> Option<&str> {
+    pub(crate) fn partial(&self) -> Option<&str> {
         self.headers.get("x-clew-partial").map(|value| value.to_str().unwrap())
     }
 }
@@ -81,17 +81,17 @@ impl Router for Leaders {
 
 impl Cluster {
     /// A cluster of that many shards, whose querier does not wait for leaders.
-    pub fn new(shards: u32) -> Cluster {
+    pub(crate) fn new(shards: u32) -> Cluster {
         Cluster::with(shards, Config::default())
     }
 
     /// The same with other settings.
-    pub fn with(shards: u32, config: Config) -> Cluster {
+    pub(crate) fn with(shards: u32, config: Config) -> Cluster {
         Cluster::waiting(shards, config, Duration::ZERO)
     }
 
     /// The same, waiting that long for leaders.
-    pub fn waiting(shards: u32, config: Config, wait: Duration) -> Cluster {
+    pub(crate) fn waiting(shards: u32, config: Config, wait: Duration) -> Cluster {
         let config = Config { leader_wait: clew_node::config::Span(wait), ..config };
         let metastore = FakeMetastore::default();
         create(&metastore, shards);
@@ -119,29 +119,29 @@ impl Cluster {
     }
 
     /// Starts the querier's background work.
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         let (querier, stop) = (self.querier.clone(), self.stop.clone());
         self.tasks.spawn(async move { querier.run(stop).await });
     }
 
     /// How many blocks of the only tenant the catalog has in quarantine.
-    pub fn quarantined(&self) -> usize {
+    pub(crate) fn quarantined(&self) -> usize {
         let tenant = TenantId::single();
         self.metastore.read(|state| state.view(&[]).quarantined(&tenant).count())
     }
 
     /// Appends spans of the only tenant to a shard.
-    pub fn append(&self, shard: usize, spans: &[Span]) {
+    pub(crate) fn append(&self, shard: usize, spans: &[Span]) {
         self.shards[shard].append(&TenantId::single(), spans, false);
     }
 
     /// Asks for a path as the only tenant.
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         self.get_with(path, &[]).await
     }
 
     /// Asks for a path with headers.
-    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
         let mut request = Request::get(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -154,7 +154,7 @@ impl Cluster {
     }
 
     /// A search's answer; `query` is TraceQL.
-    pub async fn search(&self, query: &str, more: &str) -> Reply {
+    pub(crate) async fn search(&self, query: &str, more: &str) -> Reply {
         let query =
             percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
         self.get(&format!("/api/search?q={query}{more}")).await

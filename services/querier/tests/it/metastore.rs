@@ -14,24 +14,24 @@ use tonic::{Request, Response, Status};
 
 /// Clones share the catalog.
 #[derive(Clone, Default)]
-pub struct FakeMetastore {
+pub(crate) struct FakeMetastore {
     state: Arc<Mutex<State>>,
     /// While set, every call is refused as without a leader.
-    pub away: Arc<AtomicBool>,
+    pub(crate) away: Arc<AtomicBool>,
     /// Views that were sent whole.
-    pub whole_views: Arc<AtomicUsize>,
+    pub(crate) whole_views: Arc<AtomicUsize>,
 }
 
 impl FakeMetastore {
     /// Applies a command as its leader would.
-    pub fn apply_bytes(&self, command: &[u8]) -> (u64, Outcome) {
+    pub(crate) fn apply_bytes(&self, command: &[u8]) -> (u64, Outcome) {
         let mut state = self.state.lock();
         let revision = state.revision() + 1;
         (revision, state.apply(revision, command))
     }
 
     /// Looks at the catalog.
-    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.lock())
     }
 

@@ -28,25 +28,25 @@ use crate::spans::{Span, encode, trace_id};
 
 /// Clones share the shard.
 #[derive(Clone)]
-pub struct FakeShard {
-    pub shard: ShardId,
+pub(crate) struct FakeShard {
+    pub(crate) shard: ShardId,
     incarnation: Incarnation,
     metastore: FakeMetastore,
     bucket: Bucket,
     tasks: Tasks,
     state: Arc<Mutex<Log>>,
     /// While set, every call is refused as by a replica that does not lead.
-    pub away: Arc<AtomicBool>,
+    pub(crate) away: Arc<AtomicBool>,
     /// Before this many of the next cuts the shard flushes.
-    pub flushes_before_cut: Arc<AtomicUsize>,
+    pub(crate) flushes_before_cut: Arc<AtomicUsize>,
     /// Before this many of the next reads the shard flushes.
-    pub flushes_before_read: Arc<AtomicUsize>,
+    pub(crate) flushes_before_read: Arc<AtomicUsize>,
     /// While set, every flush is followed by an entry of trace 1.
-    pub grows: Arc<AtomicBool>,
+    pub(crate) grows: Arc<AtomicBool>,
     /// While set, flushed objects reach the bucket damaged.
-    pub damages: Arc<AtomicBool>,
+    pub(crate) damages: Arc<AtomicBool>,
     /// Flushed objects that the leader still knows.
-    pub recent_max: Arc<AtomicUsize>,
+    pub(crate) recent_max: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -99,7 +99,7 @@ enum Place {
 }
 
 impl FakeShard {
-    pub fn new(
+    pub(crate) fn new(
         shard: ShardId,
         metastore: FakeMetastore,
         bucket: Bucket,
@@ -123,7 +123,7 @@ impl FakeShard {
     }
 
     /// Appends one entry. `fallback` for spans whose home is another shard.
-    pub fn append(&self, tenant: &TenantId, spans: &[Span], fallback: bool) {
+    pub(crate) fn append(&self, tenant: &TenantId, spans: &[Span], fallback: bool) {
         let mut log = self.state.lock();
         let index = log.last() + 1;
         let traces = spans.iter().map(|span| trace_id(span.trace)).collect();
@@ -132,7 +132,7 @@ impl FakeShard {
     }
 
     /// Flushes everything appended so far; the object, if there was anything.
-    pub async fn flush(&self) -> Option<ObjectMeta> {
+    pub(crate) async fn flush(&self) -> Option<ObjectMeta> {
         let (object, mut bytes) = self.build()?;
         if self.damages.load(Ordering::SeqCst) {
             let middle = bytes.len() / 2;

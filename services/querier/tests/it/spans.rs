@@ -5,42 +5,42 @@ use clew_model::TraceId;
 use clew_model::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
 
 /// A second in nanoseconds.
-pub const SECOND: u64 = 1_000_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
 
 /// An attribute value.
 #[derive(Debug, Clone)]
-pub enum Value {
+pub(crate) enum Value {
     Text(&'static str),
     Int(i64),
 }
 
 /// A span to be written.
 #[derive(Debug, Clone)]
-pub struct Span {
-    pub trace: u64,
-    pub id: u64,
+pub(crate) struct Span {
+    pub(crate) trace: u64,
+    pub(crate) id: u64,
     /// 0 for a root.
-    pub parent: u64,
-    pub name: String,
-    pub service: &'static str,
+    pub(crate) parent: u64,
+    pub(crate) name: String,
+    pub(crate) service: &'static str,
     /// As in OTLP: 2 server, 3 client.
-    pub kind: u64,
+    pub(crate) kind: u64,
     /// As in OTLP: 2 error.
-    pub status: u64,
-    pub start: u64,
-    pub end: u64,
-    pub attributes: Vec<(&'static str, Value)>,
+    pub(crate) status: u64,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) attributes: Vec<(&'static str, Value)>,
 }
 
 /// The id of trace number `trace`.
-pub fn trace_id(trace: u64) -> TraceId {
+pub(crate) fn trace_id(trace: u64) -> TraceId {
     let mut id = [0; 16];
     id[8..].copy_from_slice(&trace.to_be_bytes());
     TraceId(id)
 }
 
 /// A root span of trace `trace` that starts at second `at` and takes one.
-pub fn root(trace: u64, at: u64) -> Span {
+pub(crate) fn root(trace: u64, at: u64) -> Span {
     Span {
         trace,
         id: trace * 1_000 + 1,
@@ -56,7 +56,7 @@ pub fn root(trace: u64, at: u64) -> Span {
 }
 
 /// Span number `number` of the trace of `parent`, below it and as long.
-pub fn child(parent: &Span, number: u64) -> Span {
+pub(crate) fn child(parent: &Span, number: u64) -> Span {
     Span {
         id: parent.trace * 1_000 + number,
         parent: parent.id,
@@ -69,7 +69,7 @@ pub fn child(parent: &Span, number: u64) -> Span {
 }
 
 /// The spans as an encoded TracesData, a resource for each.
-pub fn encode(spans: &[Span]) -> Bytes {
+pub(crate) fn encode(spans: &[Span]) -> Bytes {
     let mut out = Vec::new();
     for span in spans {
         let mut resource = Vec::new();
