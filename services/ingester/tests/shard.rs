@@ -1,0 +1,365 @@
+//! An ingester against a real log, a real bucket and the real catalog (without raft), through the
+//! service its clients see: what is acknowledged is read back, once, whatever is flushed meanwhile.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clew_block::Block;
+use clew_catalog::{
+    ClusterId, CreateCluster, NodeId, ObjectMeta, Outcome, Request as _, Roles, State,
+};
+use clew_ingester::{Config, Ingester, Parts};
+use clew_model::wire::{put_bytes_field, put_fixed64_field};
+use clew_model::{TenantId, Trace, UnixNanos};
+use clew_node::rpc::Channel;
+use clew_node::{Deps, Problem, Stop};
+use clew_proto::metastore::v1::metastore_service_server::{
+    MetastoreService, MetastoreServiceServer,
+};
+use clew_proto::metastore::v1::{ApplyRequest, ApplyResponse, ViewRequest, ViewResponse};
+use clew_proto::query::v1::{Cut, FetchRequest, SearchRequest};
+use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
+use clew_proto::shard::v1::{
+    AppendRequest, Batch, CutRequest, FlushRequest, ShardFetchRequest, ShardSearchRequest,
+    cut_response, shard_fetch_response, shard_search_response,
+};
+use clew_raft::{Host, LogOptions, LogStore, NoPeers};
+use clew_storage::{Bucket, BucketConfig};
+use parking_lot::Mutex;
+use tonic::{Request, Response, Status};
+
+/// The catalog without raft behind the metastore's service.
+#[derive(Clone, Default)]
+struct FakeMetastore(Arc<Mutex<State>>);
+
+impl FakeMetastore {
+    fn apply_next(&self, command: &[u8]) -> (u64, Outcome) {
+        let mut state = self.0.lock();
+        let revision = state.revision() + 1;
+        (revision, state.apply(revision, command))
+    }
+}
+
+#[tonic::async_trait]
+impl MetastoreService for FakeMetastore {
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
+        let command = request.into_inner().command;
+        let (revision, outcome) = self.apply_next(&command);
+        Ok(Response::new(ApplyResponse { revision, outcome: Bytes::from(outcome.encode()) }))
+    }
+
+    async fn view(&self, _: Request<ViewRequest>) -> Result<Response<ViewResponse>, Status> {
+        let view = self.0.lock().view(&[]);
+        Ok(Response::new(ViewResponse {
+            revision: view.revision,
+            unchanged: false,
+            view: Bytes::from(view.encode()),
+        }))
+    }
+}
+
+type Client = ShardServiceClient<Channel>;
+
+struct Running {
+    client: Client,
+    bucket: Bucket,
+    metastore: FakeMetastore,
+    deps: Deps,
+    store: Arc<LogStore>,
+    stop: Stop,
+}
+
+async fn start(dir: &Path, metastore: FakeMetastore, config: Config) -> Running {
+    let deps = Deps::system(2);
+    let store = LogStore::open(&dir.join("raft"), &LogOptions::default(), &deps).unwrap();
+    let bucket_dir = dir.join("bucket").display().to_string();
+    let bucket = Bucket::open(&BucketConfig::at(bucket_dir), &deps).unwrap();
+    let parts = Parts {
+        host: Host::new(store.clone(), Arc::new(NoPeers), deps.clone()),
+        bucket: bucket.clone(),
+        metastore: Channel::local(MetastoreServiceServer::new(metastore.clone())),
+        node: NodeId::parse("node-0").unwrap(),
+        addr: "localhost:9095".to_owned(),
+        zone: String::new(),
+        data_dir: dir.to_owned(),
+        roles: Roles::INGESTER,
+        cores: 1,
+    };
+    let ingester: Ingester = config.build(deps.clone(), parts).await.unwrap();
+    let client = ShardServiceClient::new(Channel::local(ingester.server()));
+    let (ready, stop) = (ingester.readiness(), Stop::new());
+    deps.tasks.spawn(ingester.run(stop.clone()));
+    ready.wait().await.unwrap();
+    Running { client, bucket, metastore, deps, store, stop }
+}
+
+fn new_catalog() -> FakeMetastore {
+    let metastore = FakeMetastore::default();
+    let create = CreateCluster { cluster: ClusterId([1; 16]), shard_count: 1 };
+    let command = create.into_command().encode(UnixNanos(1));
+    metastore.apply_next(&command);
+    metastore
+}
+
+impl Running {
+    async fn end(self) {
+        self.stop.stop();
+        self.deps.tasks.finish().await;
+        self.store.close();
+    }
+
+    async fn append(&mut self, tenant: &str, spans: &[(u8, u8)]) {
+        let request = AppendRequest { shard: 0, batch: Some(batch(tenant, spans)) };
+        self.client.append(request).await.unwrap();
+    }
+
+    async fn flush(&mut self) {
+        self.client.flush(FlushRequest::default()).await.unwrap();
+    }
+
+    fn watermark(&self) -> (u64, u64) {
+        let catalog = self.metastore.0.lock();
+        let (_, log) = catalog.shard_logs().next().unwrap();
+        (log.incarnation.0, log.watermark.index)
+    }
+
+    async fn cut(&mut self, tenant: &str, watermark: u64) -> cut_response::Answer {
+        let incarnation = self.watermark().0;
+        let request = CutRequest { tenant: tenant.to_owned(), shard: 0, incarnation, watermark };
+        self.client.cut(request).await.unwrap().into_inner().answer.unwrap()
+    }
+
+    /// Every (trace, span) the head has of the tenant beyond `watermark`.
+    async fn head(&mut self, tenant: &str, watermark: u64, traces: &[u8]) -> Vec<(u8, u8)> {
+        let cut_response::Answer::Taken(taken) = self.cut(tenant, watermark).await else {
+            panic!("behind")
+        };
+        let incarnation = self.watermark().0;
+        let cut = Cut { shard: 0, incarnation, watermark, upto: taken.upto };
+        let ids: Vec<u8> = traces.iter().flat_map(|trace| [*trace; 16]).collect();
+        let request = FetchRequest { tenant: tenant.to_owned(), trace_ids: Bytes::from(ids) };
+        let request = ShardFetchRequest { cut: Some(cut), request: Some(request) };
+        match self.client.fetch(request).await.unwrap().into_inner().answer.unwrap() {
+            shard_fetch_response::Answer::Result(found) => spans_of(&found.traces),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Every (trace, span) in registered blocks of the tenant.
+    async fn blocks(&self, tenant: &str) -> Vec<(u8, u8)> {
+        let tenant = TenantId::parse(tenant).unwrap();
+        let objects: Vec<Arc<ObjectMeta>> = self.metastore.0.lock().objects().cloned().collect();
+        let mut spans = Vec::new();
+        for object in objects {
+            let Some(place) = object.block(&tenant) else { continue };
+            let key = object.key.to_string();
+            let range = place.offset..place.offset + place.length;
+            let bytes = self.bucket.get_range(&key, range).await.unwrap();
+            let block = Block::open(&bytes).unwrap();
+            for (at, entry) in block.pages().entries().iter().enumerate() {
+                let start = usize::try_from(entry.bytes.start).unwrap();
+                let end = usize::try_from(entry.bytes.end).unwrap();
+                let page = block.page(at, &bytes[start..end]).unwrap();
+                for (id, _) in page.traces() {
+                    let trace = page.trace(id, block.records()).unwrap();
+                    spans.extend(spans_of(&Bytes::from(trace.encode())));
+                }
+            }
+        }
+        spans.sort_unstable();
+        spans
+    }
+}
+
+fn batch(tenant: &str, spans: &[(u8, u8)]) -> Batch {
+    let mut scope = Vec::new();
+    for (trace, span) in spans {
+        let mut out = Vec::new();
+        put_bytes_field(&mut out, 1, &[*trace; 16]);
+        put_bytes_field(&mut out, 2, &[*span; 8]);
+        put_bytes_field(&mut out, 5, format!("op-{span}").as_bytes());
+        put_fixed64_field(&mut out, 7, 1_000 + u64::from(*span));
+        put_fixed64_field(&mut out, 8, 2_000);
+        put_bytes_field(&mut scope, 2, &out);
+    }
+    let mut resource = Vec::new();
+    put_bytes_field(&mut resource, 2, &scope);
+    let mut traces = Vec::new();
+    put_bytes_field(&mut traces, 1, &resource);
+    Batch {
+        tenant: tenant.to_owned(),
+        raw_bytes: traces.len() as u64,
+        spans: u32::try_from(spans.len()).unwrap(),
+        traces: Bytes::from(zstd::bulk::compress(&traces, 1).unwrap()),
+        generation: 1,
+        ..Batch::default()
+    }
+}
+
+fn spans_of(traces: &Bytes) -> Vec<(u8, u8)> {
+    let mut spans: Vec<(u8, u8)> = Trace::decode(traces)
+        .unwrap()
+        .iter()
+        .flat_map(|trace| {
+            trace.spans.iter().map(|span| {
+                let view = clew_model::otlp::SpanView::parse(&span.bytes).unwrap();
+                (trace.id.0[0], view.span_id[0])
+            })
+        })
+        .collect();
+    spans.sort_unstable();
+    spans
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_in_the_head_or_in_blocks_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(dir.path(), new_catalog(), Config::default()).await;
+    running.append("a", &[(1, 1), (2, 1)]).await;
+    running.append("b", &[(1, 9)]).await;
+    assert_eq!(running.head("a", 0, &[1, 2]).await, [(1, 1), (2, 1)]);
+    assert_eq!(running.head("b", 0, &[1, 2]).await, [(1, 9)]);
+    running.flush().await;
+    let (_, watermark) = running.watermark();
+    assert!(watermark > 0);
+    running.append("a", &[(1, 2)]).await;
+    assert_eq!(running.head("a", watermark, &[1, 2]).await, [(1, 2)]);
+    assert_eq!(running.blocks("a").await, [(1, 1), (2, 1)]);
+    assert_eq!(running.blocks("b").await, [(1, 9)]);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_behind_is_given_the_objects_that_cover_the_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(dir.path(), new_catalog(), Config::default()).await;
+    let mut borders = vec![0];
+    for span in 1..4 {
+        running.append("a", &[(1, span)]).await;
+        running.flush().await;
+        borders.push(running.watermark().1);
+    }
+    for (flushed, watermark) in borders.iter().enumerate() {
+        match running.cut("a", *watermark).await {
+            cut_response::Answer::Taken(_) => assert_eq!(flushed, 3),
+            cut_response::Answer::Behind(behind) => {
+                let objects: Vec<ObjectMeta> = behind
+                    .objects
+                    .iter()
+                    .map(|object| ObjectMeta::decode(object).unwrap())
+                    .collect();
+                assert_eq!(objects.len(), 3 - flushed);
+                assert_eq!(objects[0].from, *watermark);
+                assert_eq!(behind.watermark, borders[3]);
+            }
+            cut_response::Answer::TooOld(_) => panic!("{watermark} is known"),
+        }
+    }
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_trace_that_goes_on_after_a_flush_is_named_as_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(dir.path(), new_catalog(), Config::default()).await;
+    running.append("a", &[(1, 1)]).await;
+    running.flush().await;
+    running.append("a", &[(1, 2), (7, 1)]).await;
+    let watermark = running.watermark().1;
+    let cut_response::Answer::Taken(taken) = running.cut("a", watermark).await else { panic!() };
+    assert_eq!(taken.split_ids, Bytes::from_static(&[1; 16]));
+    let request = SearchRequest {
+        tenant: "a".to_owned(),
+        query: "{ name = \"op-2\" || name = \"op-1\" }".to_owned(),
+        limit: 10,
+        split_ids: taken.split_ids.clone(),
+        ..SearchRequest::default()
+    };
+    let cut = Cut { shard: 0, incarnation: running.watermark().0, watermark, upto: taken.upto };
+    let request = ShardSearchRequest { cut: Some(cut), request: Some(request) };
+    let answer = running.client.search(request).await.unwrap().into_inner().answer.unwrap();
+    let shard_search_response::Answer::Result(found) = answer else { panic!("{answer:?}") };
+    let ids: Vec<&[u8]> = found.traces.iter().map(|trace| trace.trace_id.as_ref()).collect();
+    assert_eq!(ids, [&[7u8; 16][..]], "what lies here alone is judged here");
+    assert_eq!(found.split_candidates, taken.split_ids, "the rest is only named");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_restart_reads_the_log_back_from_the_watermark() {
+    let dir = tempfile::tempdir().unwrap();
+    let metastore = new_catalog();
+    let mut first = start(dir.path(), metastore.clone(), Config::default()).await;
+    first.append("a", &[(1, 1)]).await;
+    first.flush().await;
+    first.append("a", &[(1, 2), (2, 1)]).await;
+    first.end().await;
+    let mut again = start(dir.path(), metastore, Config::default()).await;
+    let watermark = again.watermark().1;
+    assert_eq!(again.head("a", watermark, &[1, 2]).await, [(1, 2), (2, 1)]);
+    again.flush().await;
+    assert_eq!(again.blocks("a").await, [(1, 1), (1, 2), (2, 1)]);
+    again.end().await;
+}
+
+#[tokio::test]
+async fn a_small_head_is_flushed_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.flush.spans_max = 10;
+    let mut running = start(dir.path(), new_catalog(), config).await;
+    let mut sent = BTreeSet::new();
+    for trace in 1..60 {
+        running.append("a", &[(trace, 1), (trace, 2)]).await;
+        sent.extend([(trace, 1), (trace, 2)]);
+    }
+    running.flush().await;
+    assert!(running.metastore.0.lock().objects().len() >= 5);
+    assert_eq!(running.blocks("a").await, sent.into_iter().collect::<Vec<_>>());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_full_head_asks_the_sender_to_retry() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.flush.bytes_max = clew_node::config::Bytes(1);
+    config.head_bytes_max = clew_node::config::Bytes(2);
+    // Nothing can be flushed: a file is where the bucket's folder should be.
+    let mut running = start(dir.path(), new_catalog(), config).await;
+    std::fs::remove_dir_all(dir.path().join("bucket")).unwrap();
+    std::fs::write(dir.path().join("bucket"), "in the way").unwrap();
+    let mut refused = None;
+    for trace in 1..200 {
+        let request = AppendRequest { shard: 0, batch: Some(batch("a", &[(trace, 1)])) };
+        if let Err(status) = running.client.append(request).await {
+            refused = Some(Problem::from(status));
+            break;
+        }
+    }
+    let refused = refused.expect("the head is bounded");
+    assert_eq!(refused.kind, clew_model::ErrorKind::Overloaded);
+    assert!(refused.retry_after.is_some());
+    running.stop.stop();
+}
+
+#[tokio::test]
+async fn another_incarnation_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(dir.path(), new_catalog(), Config::default()).await;
+    let incarnation = running.watermark().0 + 1;
+    let request = CutRequest { tenant: "a".to_owned(), shard: 0, incarnation, watermark: 0 };
+    let refused = Problem::from(running.client.cut(request).await.unwrap_err());
+    assert_eq!(refused.kind, clew_model::ErrorKind::Conflict);
+    let unknown = AppendRequest { shard: 5, batch: Some(batch("a", &[(1, 1)])) };
+    let refused = Problem::from(running.client.append(unknown).await.unwrap_err());
+    assert_eq!(refused.kind, clew_model::ErrorKind::Unavailable);
+    running.end().await;
+}
