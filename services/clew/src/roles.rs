@@ -145,10 +145,9 @@ fn build_distributor(
     if !config.runs(Role::Distributor) {
         return Ok(None);
     }
-    let mut settings = config.distributor.clone();
-    settings.multitenancy_enabled = config.multitenancy_enabled;
-    let parts = clew_distributor::Parts { router };
-    Ok(Some(settings.build(deps.clone(), parts)?))
+    let multitenancy_enabled = config.multitenancy_enabled;
+    let parts = clew_distributor::Parts { router, multitenancy_enabled };
+    Ok(Some(config.distributor.clone().build(deps.clone(), parts)?))
 }
 
 fn build_querier(

@@ -93,7 +93,7 @@ async fn metrics(State(status): State<Status>) -> Response {
 async fn status(State(status): State<Status>) -> Response {
     let config = &status.0.config;
     let roles: Vec<&str> = config.roles.iter().map(|role| role.as_str()).collect();
-    axum::Json(json!({
+    let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": status.0.ready.load(Ordering::Acquire),
         "node": config.node.name,
@@ -106,8 +106,8 @@ async fn status(State(status): State<Status>) -> Response {
         },
         "bucket": config.bucket().url,
         "multitenancy_enabled": config.multitenancy_enabled,
-    }))
-    .into_response()
+    });
+    ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 async fn config(State(status): State<Status>) -> Response {
