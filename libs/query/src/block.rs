@@ -146,22 +146,21 @@ impl BlockSource {
         let mut tail_length = u64::from(self.block.tail_length).min(self.block.length);
         loop {
             let tail = self.read(self.block.length - tail_length..self.block.length).await?;
-            match self.compute(move || Block::open(&tail)).await {
-                // The catalog may know the length of an older form of footer.
-                Err(QueryError::Block { error, .. })
-                    if matches!(*error, BlockError::TailTooShort { needed }
-                        if needed > tail_length && needed <= self.block.length) =>
-                {
-                    if let BlockError::TailTooShort { needed } = *error {
-                        tail_length = needed;
-                    }
-                }
+            let opened = self.compute(move || Ok(Block::open(&tail))).await?;
+            let needed = match opened {
+                Err(BlockError::TailTooShort { needed }) => needed,
                 opened => {
+                    let block = opened.map_err(QueryError::block(&self.info.name))?;
                     let bytes = usize::try_from(tail_length).unwrap_or(usize::MAX);
-                    let cached = Cached::Block(Arc::new(opened?));
+                    let cached = Cached::Block(Arc::new(block));
                     return Ok(Entry { cached, bytes: bytes.saturating_mul(2) });
                 }
+            };
+            // The catalog may know a shorter tail than the block has, but no shorter block.
+            if needed <= tail_length || needed > self.block.length {
+                return Err(self.corrupt("footer", "it belongs to a longer block"));
             }
+            tail_length = needed;
         }
     }
 
@@ -205,8 +204,11 @@ impl BlockSource {
 
     /// Cannot happen: parts are stored under their own names.
     fn confused(&self) -> QueryError {
-        let mixed = BlockError::Corrupt { section: "cache", reason: "it holds another part" };
-        QueryError::block(&self.info.name)(mixed)
+        self.corrupt("cache", "it holds another part under this name")
+    }
+
+    fn corrupt(&self, section: &'static str, reason: &'static str) -> QueryError {
+        QueryError::block(&self.info.name)(BlockError::Corrupt { section, reason })
     }
 }
 

@@ -13,7 +13,7 @@ use clew_traceql::eval::SpanValues;
 use clew_traceql::plan::{Intrinsic, Scope};
 use clew_traceql::value::Static;
 
-use crate::plan::{Matcher, SearchPlan};
+use crate::plan::{Matcher, SearchPlan, Shown};
 use crate::view::{SpanRef, TraceView, any_value_message, span_values};
 
 /// What the Tempo API calls the service of a trace whose root has not arrived.
@@ -112,9 +112,9 @@ fn metadata(view: &TraceView<'_>, span_sets: Vec<SpanSet>) -> TraceSearchMetadat
     }
 }
 
-fn shown_span(values: &SpanRef<'_, '_>, fields: &[FieldRef]) -> Span {
+fn shown_span(values: &SpanRef<'_, '_>, fields: &[Shown]) -> Span {
     let span = values.span();
-    let named = fields.iter().any(|field| intrinsic_of(field) == Some(Intrinsic::Name));
+    let named = fields.iter().any(|field| intrinsic_of(&field.field) == Some(Intrinsic::Name));
     Span {
         span_id: span.span().map_or_else(|| id::to_hex(span.span_id), |id: SpanId| id.to_string()),
         name: if named { span.name.to_owned() } else { String::new() },
@@ -131,17 +131,19 @@ fn intrinsic_of(field: &FieldRef) -> Option<Intrinsic> {
     }
 }
 
-/// The value under the field's bare name; none when the span has no such value, or when the
-/// answer says it elsewhere.
-fn shown_attribute(values: &SpanRef<'_, '_>, field: &FieldRef) -> Option<KeyValue> {
-    let value = match field {
+/// The value under the field's bare name. None when the answer says it elsewhere, or when the span
+/// has no such value and was not asked not to have it.
+fn shown_attribute(values: &SpanRef<'_, '_>, shown: &Shown) -> Option<KeyValue> {
+    let value = match &shown.field {
         FieldRef::Attribute { parent: true, .. } | FieldRef::Parent => return None,
-        FieldRef::Attribute { scope: Some(scope), name, .. } => attribute(values, *scope, name)?,
+        FieldRef::Attribute { scope: Some(scope), name, .. } => attribute(values, *scope, name),
         FieldRef::Attribute { scope: None, name, .. } => attribute(values, Scope::Span, name)
-            .or_else(|| attribute(values, Scope::Resource, name))?,
-        FieldRef::Intrinsic { intrinsic, .. } => shown_intrinsic(values, *intrinsic)?,
+            .or_else(|| attribute(values, Scope::Resource, name)),
+        FieldRef::Intrinsic { intrinsic, .. } => shown_intrinsic(values, *intrinsic),
     };
-    Some(KeyValue { key: field.key().to_owned(), value: Some(value) })
+    let absent = || AnyValue { value: Some(Value::StringValue(Static::Nil.to_string())) };
+    let value = value.or_else(|| shown.absence.then(absent))?;
+    Some(KeyValue { key: shown.field.key().to_owned(), value: Some(value) })
 }
 
 fn attribute(values: &SpanRef<'_, '_>, scope: Scope, name: &str) -> Option<AnyValue> {

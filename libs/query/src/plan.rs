@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use clew_model::TraceId;
 use clew_proto::query::v1::SearchRequest;
-use clew_traceql::FieldRef;
 use clew_traceql::ast::Query;
 use clew_traceql::eval::Filter;
 use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, prefilter};
-use clew_traceql::referenced_fields;
+use clew_traceql::{CompareOp, FieldExpr, FieldRef, Static, referenced_fields};
 
 pub(crate) use self::legacy::TagRule;
 use crate::QueryError;
@@ -27,13 +26,21 @@ pub(crate) enum Matcher {
     Tags(Vec<TagRule>),
 }
 
+/// A field that the answer shows for matched spans.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Shown {
+    pub(crate) field: FieldRef,
+    /// The query asks for its absence, so absence is shown too.
+    pub(crate) absence: bool,
+}
+
 /// A compiled search. Cheap to clone.
 #[derive(Clone)]
 pub struct SearchPlan(Arc<Inner>);
 
 struct Inner {
     matcher: Arc<Matcher>,
-    shown: Arc<[FieldRef]>,
+    shown: Arc<[Shown]>,
     selection: Arc<Selection>,
     max_duration: u64,
     limit: usize,
@@ -127,7 +134,7 @@ impl SearchPlan {
         &self.0.matcher
     }
 
-    pub(crate) fn shown(&self) -> &[FieldRef] {
+    pub(crate) fn shown(&self) -> &[Shown] {
         &self.0.shown
     }
 
@@ -154,7 +161,7 @@ struct Compiled {
     matcher: Matcher,
     conditions: Vec<Prefilter>,
     fragment: Prefilter,
-    shown: Vec<FieldRef>,
+    shown: Vec<Shown>,
 }
 
 impl Compiled {
@@ -184,13 +191,37 @@ impl Compiled {
             matcher: Matcher::Filter(Filter::new(filter)),
             fragment: of_fragment(&condition),
             conditions: vec![condition],
-            shown: referenced_fields(&query),
+            shown: shown_fields(&query, filter),
         })
     }
 }
 
+fn shown_fields(query: &Query, filter: &FieldExpr) -> Vec<Shown> {
+    let mut absent = Vec::new();
+    asked_absent(filter, &mut absent);
+    let fields = referenced_fields(query).into_iter();
+    fields.map(|field| Shown { absence: absent.contains(&&field), field }).collect()
+}
+
+/// The fields that the filter compares with nil for equality.
+fn asked_absent<'a>(filter: &'a FieldExpr, absent: &mut Vec<&'a FieldRef>) {
+    match filter {
+        FieldExpr::And(parts) | FieldExpr::Or(parts) => {
+            parts.iter().for_each(|part| asked_absent(part, absent));
+        }
+        FieldExpr::Compare { op: CompareOp::Eq, left, right } => {
+            match (left.as_ref(), right.as_ref()) {
+                (FieldExpr::Field(field), FieldExpr::Literal(Static::Nil))
+                | (FieldExpr::Literal(Static::Nil), FieldExpr::Field(field)) => absent.push(field),
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The filter of a query that is nothing else.
-pub(crate) fn plain_filter(query: &Query) -> Result<&clew_traceql::ast::FieldExpr, QueryError> {
+fn plain_filter(query: &Query) -> Result<&FieldExpr, QueryError> {
     let what = if query.is_metrics() {
         "TraceQL metrics"
     } else {
@@ -200,7 +231,7 @@ pub(crate) fn plain_filter(query: &Query) -> Result<&clew_traceql::ast::FieldExp
 }
 
 /// What of a condition can be asked of a fragment: values of the whole trace are unknown there.
-pub(crate) fn of_fragment(condition: &Prefilter) -> Prefilter {
+fn of_fragment(condition: &Prefilter) -> Prefilter {
     match condition {
         Prefilter::All => Prefilter::All,
         Prefilter::None => Prefilter::None,

@@ -4,7 +4,6 @@
 use clew_block::{BlockError, LookupResult, RowSet};
 use clew_traceql::plan::{Condition, Prefilter};
 
-use crate::ids::SplitSet;
 use crate::source::{Candidate, Selected, Selection};
 
 /// The index of a source as far as selecting needs it.
@@ -88,23 +87,26 @@ fn split_traces(
     index: &impl RowIndex,
     selection: &Selection,
 ) -> Result<Vec<Candidate>, BlockError> {
-    let here = split_here(index, &selection.split);
-    if here.is_empty() {
+    let split = &selection.split;
+    if split.is_empty() {
         return Ok(Vec::new());
     }
     let traces = match rows_of(index, &selection.fragment)? {
-        Set::All => here,
-        Set::Some(rows) => {
-            let mut traces = index.traces_of(&rows);
-            traces.intersect(&here);
-            traces
-        }
+        Set::All => None,
+        Set::Some(rows) => Some(index.traces_of(&rows)),
     };
-    Ok(traces.iter().filter_map(|ordinal| index.candidate(ordinal)).collect())
-}
-
-fn split_here(index: &impl RowIndex, split: &SplitSet) -> RowSet {
-    split.ids().iter().filter_map(|id| index.find(id)).collect()
+    let count = traces.as_ref().map_or(u64::from(index.trace_count()), RowSet::len);
+    // Whichever list is shorter is looked up in the other.
+    if count <= split.ids().len() as u64 {
+        let candidate = |ordinal| index.candidate(ordinal).filter(|c| split.contains(&c.id));
+        return Ok(match traces {
+            None => (0..index.trace_count()).filter_map(candidate).collect(),
+            Some(traces) => traces.iter().filter_map(candidate).collect(),
+        });
+    }
+    let wanted = |ordinal: &u32| traces.as_ref().is_none_or(|traces| traces.contains(*ordinal));
+    let found = split.ids().iter().filter_map(|id| index.find(id)).filter(wanted);
+    Ok(found.filter_map(|ordinal| index.candidate(ordinal)).collect())
 }
 
 /// The rows that can pass a prefilter.

@@ -101,7 +101,7 @@ mod tests {
 
             let mut one = BoundedSet::new(count_max, bytes_max);
             parts.iter().flatten().cloned().for_each(|member| one.insert(member));
-            prop_assert_eq!(one.into_members().collect::<Vec<_>>(), expected.clone());
+            prop_assert_eq!(one.into_members().collect::<Vec<_>>(), &expected[..]);
 
             let mut joined = BoundedSet::new(count_max, bytes_max);
             for part in parts {

@@ -1,8 +1,12 @@
 //! The engine over heads and blocks against a plain evaluation of the same filters on whole
 //! traces: whatever the layout, the answers are the same.
 
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking")]
+
+mod failures;
 mod filters;
 mod search;
+mod shapes;
 mod spans;
 mod tags;
 mod world;

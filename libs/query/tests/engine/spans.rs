@@ -1,7 +1,6 @@
 //! Small random traces as plain values, and their OTLP form.
 
 use bytes::Bytes;
-use clew_model::TraceId;
 use clew_model::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
 use proptest::prelude::*;
 
@@ -50,10 +49,6 @@ pub struct TraceModel {
 }
 
 impl TraceModel {
-    pub fn trace_id(&self) -> TraceId {
-        TraceId([self.id; 16])
-    }
-
     pub fn start(&self) -> u64 {
         self.spans.iter().map(|span| span.start).min().unwrap()
     }
