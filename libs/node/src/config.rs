@@ -247,10 +247,14 @@ where
     }
     for (name, text) in variables {
         let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { continue };
-        let key = known.iter().find(|key| variable_name(key) == wanted).ok_or_else(|| {
-            ConfigError::Key { key: name.clone(), message: "no such setting".to_owned() }
-        })?;
-        set(&mut tree, key, scalar(&text));
+        match known.iter().find(|key| variable_name(key) == wanted) {
+            Some(key) => set(&mut tree, key, scalar(&text)),
+            None if is_service_link(wanted) => {}
+            None => {
+                let message = "no such setting".to_owned();
+                return Err(ConfigError::Key { key: name, message });
+            }
+        }
     }
     for setting in settings {
         let (key, text) =
@@ -261,6 +265,16 @@ where
         key: error.path().to_string(),
         message: error.inner().to_string(),
     })
+}
+
+/// Whether Kubernetes made this variable for a service whose name begins with ours, such as
+/// `CLEW_SERVICE_HOST` or `CLEW_QUERIER_PORT_3200_TCP_ADDR`: they are nobody's setting.
+fn is_service_link(name: &str) -> bool {
+    let name = format!("_{name}");
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || (name.contains("_PORT_") && (name.contains("_TCP") || name.contains("_UDP")))
 }
 
 /// The environment variable (without prefix) that sets `key`.
@@ -396,6 +410,17 @@ mod tests {
         assert!(variable.contains("CLEW_FLUSH_AGE"), "{variable}");
         let size = load_text("", &[], &["flush.max_bytes=-1"]).unwrap_err().to_string();
         assert!(size.contains("flush.max_bytes") && size.contains("64MiB"), "{size}");
+    }
+
+    #[test]
+    fn service_links_of_kubernetes_are_passed_over() {
+        let links = [
+            ("CLEW_SERVICE_HOST", "10.0.0.1"),
+            ("CLEW_SERVICE_PORT_HTTP", "3200"),
+            ("CLEW_PORT", "tcp://10.0.0.1:3200"),
+            ("CLEW_QUERIER_PORT_3200_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert_eq!(load_text("", &links, &[]).unwrap(), Sample::default());
     }
 
     #[test]

@@ -1,23 +1,38 @@
-"""Fixtures: a fresh server per test, closed whatever happens."""
+"""Fixtures: servers that are closed, and whose logs are looked at, whatever happens."""
 
 import pytest
 
 from harness import Clew
 
 
+def starter():
+    """Yields a function that starts servers; closes them and checks what they logged."""
+    started = []
+
+    def start(*settings, env=None, roles=(), wait=True, run=True):
+        server = Clew(settings, env, roles)
+        started.append(server)
+        return server.start(wait=wait) if run else server
+
+    try:
+        yield start
+        alarms = [line for server in started for line in server.alarms()]
+        assert not alarms, "the server logged errors:\n" + "\n".join(alarms)
+    finally:
+        for server in started:
+            server.close()
+
+
 @pytest.fixture
 def clew():
     """Starts servers; `clew(settings…, env=…)` returns a ready one."""
-    started = []
+    yield from starter()
 
-    def start(*settings, env=None, wait=True):
-        server = Clew(settings, env)
-        started.append(server)
-        return server.start(wait=wait)
 
-    yield start
-    for server in started:
-        server.close()
+@pytest.fixture(scope="module")
+def clew_of_module():
+    """The same for servers that a module shares."""
+    yield from starter()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -14,16 +15,38 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import wire
+
 BINARY = os.environ.get("CLEW_BINARY", "")
+
+# Below the range from which the kernel picks the ports of outgoing connections.
+PORTS = range(12_000, 30_000)
 
 
 def free_ports(count):
     """Ports nobody listens on right now."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        found = []
+        while len(found) < count:
+            port = random.choice(PORTS)
+            each = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                each.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
+
+
+def clean_env(extra=None):
+    """This process's environment without the settings it may hold for Clew."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CLEW_", "FAILPOINTS"))}
+    return {**kept, **(extra or {})}
+
+
+def run_clew(*arguments, env=None, timeout=60):
+    """One short run of the binary; its exit code, output and error output."""
+    assert BINARY, "CLEW_BINARY names the binary under test"
+    return subprocess.run([BINARY, *arguments], env=clean_env(env), timeout=timeout,
+                          capture_output=True, text=True, check=False)
 
 
 class Answer:
@@ -41,6 +64,9 @@ class Answer:
     def json(self):
         return json.loads(self.body)
 
+    def __repr__(self):
+        return f"<{self.status} {self.text[:300]!r}>"
+
 
 def http(method, url, body=None, headers=None, timeout=30):
     """One request; an error status is an answer, not an exception."""
@@ -49,23 +75,35 @@ def http(method, url, body=None, headers=None, timeout=30):
         with urllib.request.urlopen(request, timeout=timeout) as response:
             return Answer(response.status, response.headers, response.read())
     except urllib.error.HTTPError as error:
-        return Answer(error.code, error.headers, error.read())
+        with error:
+            return Answer(error.code, error.headers, error.read())
 
 
 class Clew:
     """One `clew serve` process, restartable on the same data."""
 
-    def __init__(self, settings=(), env=None):
+    def __init__(self, settings=(), env=None, roles=()):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="clew-e2e-"))
         self.http_port, self.grpc_port, self.otlp_http_port, self.rpc_port = free_ports(4)
         self.settings = list(settings)
+        self.roles = list(roles)
         self.env = dict(env or {})
         self.process = None
         self.log = self.dir / "log"
+        # ERROR in the log means that a human must look; a test that provokes it says so.
+        self.errors_expected = False
+
+    @property
+    def data(self):
+        return self.dir / "data"
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def rpc_url(self):
+        return f"http://127.0.0.1:{self.rpc_port}"
 
     @property
     def otlp_grpc(self):
@@ -79,19 +117,19 @@ class Clew:
         assert BINARY, "CLEW_BINARY names the binary under test"
         command = [
             BINARY, "serve",
-            "--data-dir", str(self.dir / "data"),
+            "--data-dir", str(self.data),
             "--http-addr", f"127.0.0.1:{self.http_port}",
             "--otlp-grpc-addr", f"127.0.0.1:{self.grpc_port}",
             "--otlp-http-addr", f"127.0.0.1:{self.otlp_http_port}",
             "--rpc-addr", f"127.0.0.1:{self.rpc_port}",
         ]
+        for role in self.roles:
+            command += ["--role", role]
         for setting in self.settings:
             command += ["--set", setting]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log,
-                env={**os.environ, **self.env, **(env or {})},
-            )
+                command, stdout=log, stderr=log, env=clean_env({**self.env, **(env or {})}))
         if wait:
             self.wait_ready()
         return self
@@ -107,9 +145,21 @@ class Clew:
             time.sleep(0.02)
         raise AssertionError(f"not ready after {timeout} s\n{self.tail()}")
 
+    def log_text(self):
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
     def tail(self, lines=40):
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
+    def alarms(self):
+        """Lines of the log that say that something went wrong inside."""
+        bad = ("panicked at",) if self.errors_expected else ("panicked at", " ERROR ")
+        return [line for line in self.log_text().splitlines() if any(word in line for word in bad)]
+
+    def assert_alive(self):
+        assert self.process.poll() is None, f"the process ended\n{self.tail()}"
+        assert self.get("/ready").status == 200
+        assert self.get("/api/echo").text == "echo\n"
 
     def kill9(self):
         self.process.send_signal(signal.SIGKILL)
@@ -134,13 +184,13 @@ class Clew:
 
     # --- the API -------------------------------------------------------------------------------
 
-    def get(self, path, headers=None, **parameters):
+    def get(self, path, headers=None, timeout=30, **parameters):
         query = "?" + urllib.parse.urlencode(parameters, doseq=True) if parameters else ""
-        return http("GET", self.url + path + query, headers=headers)
+        return http("GET", self.url + path + query, headers=headers, timeout=timeout)
 
     def search(self, q, headers=None, **parameters):
         answer = self.get("/api/search", headers=headers, q=q, **parameters)
-        assert answer.status == 200, answer.text
+        assert answer.status == 200, f"{q}: {answer}"
         return answer.json()
 
     def found_ids(self, q, headers=None, **parameters):
@@ -148,27 +198,29 @@ class Clew:
         traces = self.search(q, headers=headers, **parameters)["traces"]
         return [trace["traceID"].rjust(32, "0") for trace in traces]
 
-    def trace_spans(self, trace_id, headers=None):
-        """Span ids (hex) of a trace by id, as a list, through protobuf on v2."""
+    def trace(self, trace_id, headers=None):
+        """A trace by id through protobuf on v2: resource spans, and the message of a PARTIAL."""
         from opentelemetry.proto.trace.v1 import trace_pb2
 
         answer = self.get(f"/api/v2/traces/{trace_id}",
                           headers={"Accept": "application/protobuf", **(headers or {})})
-        assert answer.status == 200, answer.text
+        assert answer.status == 200, answer
+        fields = wire.fields(answer.body)
         # tempopb.TraceByIDResponse: field 1 is wire-compatible with TracesData.
-        payload = field_bytes(answer.body, 1)
-        traces = trace_pb2.TracesData.FromString(payload)
-        return [
-            span.span_id.hex()
-            for resource in traces.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
+        traces = trace_pb2.TracesData.FromString(fields.get(1, [b""])[0])
+        return traces.resource_spans, fields.get(4, [b""])[0].decode()
+
+    def trace_spans(self, trace_id, headers=None):
+        """Span ids (hex) of a trace by id, as a list; the answer must be complete."""
+        resource_spans, message = self.trace(trace_id, headers)
+        assert not message, message
+        return [span.span_id.hex() for resource in resource_spans
+                for scope in resource.scope_spans for span in scope.spans]
 
     def flush(self):
         """Seals and flushes every shard; returns when registered."""
         answer = http("POST", self.url + "/flush", timeout=120)
-        assert answer.status in (200, 204), answer.text
+        assert answer.status in (200, 204), answer
 
     def metric(self, name):
         """The sum of a metric over its labels."""
@@ -178,35 +230,3 @@ class Clew:
             if head == name or head.startswith(name + "{"):
                 total += float(value)
         return total
-
-
-def field_bytes(message, number):
-    """The first length-delimited field of that number in an encoded protobuf message."""
-    at = 0
-
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        tag = varint()
-        kind = tag & 7
-        if kind == 0:
-            varint()
-        elif kind == 1:
-            at += 8
-        elif kind == 5:
-            at += 4
-        else:
-            length = varint()
-            if tag >> 3 == number:
-                return message[at:at + length]
-            at += length
-    return b""
