@@ -26,7 +26,8 @@ mod compile;
 /// The most pairs of an event and a link that are tried on one span.
 pub const EVENT_LINK_PAIRS_MAX: usize = 1 << 20;
 
-/// What a filter can ask of a span. Absent is `None`; an array attribute is one value.
+/// What a filter can ask of a span. Absent is `None`; an array attribute is one value, and an empty
+/// one counts as absent.
 ///
 /// Identifiers come as lower-case hex digits at full width: 32 for traces, 16 for spans. The
 /// parent id of a root is absent.
@@ -273,7 +274,7 @@ fn plan_choice(root: &Node) -> (Vec<Node>, Choice) {
     let before = terms.iter().filter(free).cloned().collect();
     let bound: Vec<Node> = terms.iter().filter(|term| !free(term)).cloned().collect();
     let apart = bound.iter().all(|term| {
-        !term.can_fail() && !(term.needs(Field::is_event) && term.needs(Field::is_link))
+        !(term.can_fail() || term.needs(Field::is_event) && term.needs(Field::is_link))
     });
     if apart {
         let (events, links) = bound.into_iter().partition(|term| term.needs(Field::is_event));
@@ -454,6 +455,8 @@ impl Slot {
         };
         match value {
             Some(Static::Nil) | None => Found::Absent,
+            // Indexes do not see it, and no element could pass a test.
+            Some(Static::Array(elements)) if elements.is_empty() => Found::Absent,
             Some(value) => Found::Value(value),
         }
     }

@@ -224,7 +224,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn quoted_part(&mut self, name: &mut String) -> Result<(), Fail> {
-        let start = self.at;
+        let start = self.at - 1;
         loop {
             match self.bump() {
                 Some('"') => return Ok(()),
@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(fails("`ab"), 0);
         assert_eq!(fails("span. "), 5);
         assert_eq!(fails(".\"\""), 1);
-        assert_eq!(fails(".a\"b"), 3);
+        assert_eq!(fails(".a\"b"), 2);
         assert_eq!(fails(".\"a\\nb\""), 5);
         assert_eq!(fails("/* a"), 0);
         assert_eq!(fails(".1abc"), 0);

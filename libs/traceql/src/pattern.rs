@@ -163,7 +163,8 @@ impl<'a> Translator<'a> {
             return Err(PatternError::new(format!("repetition over {REPEAT_MAX}: {{{inside}}}")));
         }
         self.out.push('{');
-        Ok(self.copy(inside.chars().count() + 1))
+        self.copy(inside.chars().count() + 1);
+        Ok(())
     }
 
     fn copy(&mut self, count: usize) {
@@ -180,7 +181,8 @@ impl<'a> Translator<'a> {
             }
             Some('A' | 'z') => {
                 self.out.push('\\');
-                Ok(self.copy(1))
+                self.copy(1);
+                Ok(())
             }
             Some('b' | 'B') => {
                 self.out.push_str("(?-u:\\");
@@ -414,6 +416,7 @@ mod tests {
         assert!(is_match(r"[\W]", "é"));
         assert!(!is_match(r"\s", "\u{a0}"));
         assert!(is_match(r".*\bfoo\b.*", "a foo b"));
+        assert!(is_match(r"a\Bb", "ab"));
     }
 
     #[test]

@@ -427,6 +427,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[allow(clippy::cast_possible_truncation, reason = "clamped first")]
         fn an_integer_and_a_double_order_as_exact_rationals(int: i64, float: f64) {
             prop_assume!(float.is_finite());
             // Independent: compare the integer with floor and ceiling in i128.
@@ -442,6 +443,7 @@ mod tests {
         }
 
         #[test]
+        #[allow(clippy::cast_possible_truncation, reason = "a whole number in range")]
         fn near_integers_order_exactly(int in -(1i64 << 55)..(1i64 << 55), off in -3i64..=3) {
             let float = (int + off) as f64;
             let exact = float as i128;
