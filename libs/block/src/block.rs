@@ -169,6 +169,9 @@ impl Block {
         traces: Arc<TraceTable>,
         sections: &SearchSections<Bytes>,
     ) -> Result<BlockSearch, BlockError> {
+        if u64::from(traces.row_count()) != self.footer.spans {
+            return Err(BlockError::corrupt("trace table", "it is another block's"));
+        }
         BlockSearch::open(SearchParts {
             keys: Arc::clone(&self.keys),
             dictionary: self.unpack(SectionKind::Dictionary, &sections.dictionary)?,

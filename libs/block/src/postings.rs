@@ -99,6 +99,8 @@ pub(crate) fn read_postings(
     if is_dense(count, rows) {
         let bitmap =
             RoaringBitmap::deserialize_from(bytes).map_err(|_| corrupt("a bitmap is damaged"))?;
+        // Reading does not check everything that set operations rely on.
+        bitmap.internal_validate().map_err(|_| corrupt("a bitmap is damaged"))?;
         if bitmap.len() != u64::from(count) || bitmap.max().is_some_and(|row| row >= rows) {
             return Err(corrupt("a bitmap has not the rows stated"));
         }

@@ -300,6 +300,7 @@ mod tests {
         Ok(())
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "it is small and whole")]
     fn compare(int: i64, float: f64) -> Option<Ordering> {
         // i128 holds every i64 and the whole part of any double this is called with.
         if float.abs() > 1e30 {

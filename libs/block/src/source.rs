@@ -43,7 +43,7 @@ pub(crate) struct TraceFacts<'a> {
     pub(crate) end: u64,
     /// The root's name and service, if there is a root.
     pub(crate) root: Option<(&'a str, &'a str)>,
-    /// Other spans of it, or other versions of its spans, may say otherwise.
+    /// Other spans of it may lie elsewhere and say otherwise.
     pub(crate) uncertain: bool,
 }
 

@@ -137,8 +137,8 @@ impl SpanTable {
             if span.frame != at {
                 at = span.frame;
                 let frame: &Frame<'_> = &frames.frames[at];
-                resource = self.resources.intern(&frame.resource, &frame.resource_schema_url);
-                scope = self.scopes.intern(&frame.scope, &frame.scope_schema_url);
+                resource = self.resources.intern(&frame.resource, frame.resource_schema_url);
+                scope = self.scopes.intern(&frame.scope, frame.scope_schema_url);
             }
             self.resources.note(resource, row);
             self.scopes.note(scope, row);

@@ -174,53 +174,9 @@ impl TraceTable {
         let text_count = reader.count(1)?;
         let texts: Vec<Arc<str>> =
             (0..text_count).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?;
-        let text = |ordinal: u64, reader: &ByteReader<'_>| -> Result<Arc<str>, BlockError> {
-            let text = usize::try_from(ordinal).ok().and_then(|ordinal| texts.get(ordinal));
-            text.cloned().ok_or_else(|| reader.corrupt("a text is missing"))
-        };
-        let mut traces = Vec::with_capacity(count);
-        let mut row = 0u32;
-        for id in ids {
-            let spans = reader.varint_u32()?;
-            let end = row.checked_add(spans);
-            let end = end.ok_or_else(|| reader.corrupt("it has too many rows"))?;
-            traces.push(TraceEntry {
-                id,
-                rows: row..end,
-                page: 0,
-                start: earliest,
-                end: earliest,
-                root: None,
-                errors: 0,
-                services: Vec::new(),
-                split: false,
-                weight: 1.0,
-            });
-            row = end;
-        }
-        let too_large = || BlockError::corrupt(SECTION, "a number is too large");
-        let mut page = 0u32;
-        for trace in &mut traces {
-            page = page.checked_add(reader.varint_u32()?).ok_or_else(too_large)?;
-            trace.page = page;
-        }
-        for trace in &mut traces {
-            trace.start = earliest.checked_add(reader.varint()?).ok_or_else(too_large)?;
-        }
-        for trace in &mut traces {
-            trace.end = trace.start.checked_add(reader.varint()?).ok_or_else(too_large)?;
-        }
-        let root_services =
-            (0..count).map(|_| reader.varint()).collect::<Result<Vec<_>, BlockError>>()?;
-        for (trace, service) in traces.iter_mut().zip(root_services) {
-            trace.root = match (service.checked_sub(1), reader.varint()?.checked_sub(1)) {
-                (Some(service), Some(name)) => {
-                    Some((text(service, &reader)?, text(name, &reader)?))
-                }
-                (None, None) => None,
-                _ => return Err(reader.corrupt("a root is incomplete")),
-            };
-        }
+        let mut traces = read_rows(&mut reader, ids)?;
+        read_times(&mut reader, &mut traces, earliest)?;
+        read_roots(&mut reader, &mut traces, &texts)?;
         for trace in &mut traces {
             trace.errors = reader.varint_u32()?;
         }
@@ -230,16 +186,7 @@ impl TraceTable {
         for trace in &mut traces {
             trace.weight = f32::from_le_bytes(reader.array()?);
         }
-        let service_counts =
-            (0..count).map(|_| reader.count(3)).collect::<Result<Vec<_>, BlockError>>()?;
-        for (trace, services) in traces.iter_mut().zip(service_counts) {
-            for _ in 0..services {
-                let name = reader.varint()?;
-                let name = text(name, &reader)?;
-                let (spans, errors) = (reader.varint_u32()?, reader.varint_u32()?);
-                trace.services.push(ServiceStats { name, spans, errors });
-            }
-        }
+        read_services(&mut reader, &mut traces, &texts)?;
         Ok(TraceTable { traces })
     }
 
@@ -274,4 +221,91 @@ impl TraceTable {
         let services: usize = self.traces.iter().map(|trace| trace.services.len()).sum();
         self.traces.len() * size_of::<TraceEntry>() + services * size_of::<ServiceStats>()
     }
+}
+
+const fn too_large() -> BlockError {
+    BlockError::corrupt(SECTION, "a number is too large")
+}
+
+fn text_at(texts: &[Arc<str>], ordinal: u64) -> Result<Arc<str>, BlockError> {
+    let text = usize::try_from(ordinal).ok().and_then(|ordinal| texts.get(ordinal));
+    text.cloned().ok_or_else(|| BlockError::corrupt(SECTION, "a text is missing"))
+}
+
+/// Reads how many spans each trace has and its page.
+fn read_rows(
+    reader: &mut ByteReader<'_>,
+    ids: Vec<TraceId>,
+) -> Result<Vec<TraceEntry>, BlockError> {
+    let mut traces = Vec::with_capacity(ids.len());
+    let mut row = 0u32;
+    for id in ids {
+        let end = row.checked_add(reader.varint_u32()?).ok_or_else(too_large)?;
+        traces.push(TraceEntry {
+            id,
+            rows: row..end,
+            page: 0,
+            start: 0,
+            end: 0,
+            root: None,
+            errors: 0,
+            services: Vec::new(),
+            split: false,
+            weight: 1.0,
+        });
+        row = end;
+    }
+    let mut page = 0u32;
+    for trace in &mut traces {
+        page = page.checked_add(reader.varint_u32()?).ok_or_else(too_large)?;
+        trace.page = page;
+    }
+    Ok(traces)
+}
+
+fn read_times(
+    reader: &mut ByteReader<'_>,
+    traces: &mut [TraceEntry],
+    earliest: u64,
+) -> Result<(), BlockError> {
+    for trace in traces.iter_mut() {
+        trace.start = earliest.checked_add(reader.varint()?).ok_or_else(too_large)?;
+    }
+    for trace in traces {
+        trace.end = trace.start.checked_add(reader.varint()?).ok_or_else(too_large)?;
+    }
+    Ok(())
+}
+
+fn read_roots(
+    reader: &mut ByteReader<'_>,
+    traces: &mut [TraceEntry],
+    texts: &[Arc<str>],
+) -> Result<(), BlockError> {
+    let services =
+        traces.iter().map(|_| reader.varint()).collect::<Result<Vec<_>, BlockError>>()?;
+    for (trace, service) in traces.iter_mut().zip(services) {
+        trace.root = match (service.checked_sub(1), reader.varint()?.checked_sub(1)) {
+            (Some(service), Some(name)) => Some((text_at(texts, service)?, text_at(texts, name)?)),
+            (None, None) => None,
+            _ => return Err(reader.corrupt("a root is incomplete")),
+        };
+    }
+    Ok(())
+}
+
+fn read_services(
+    reader: &mut ByteReader<'_>,
+    traces: &mut [TraceEntry],
+    texts: &[Arc<str>],
+) -> Result<(), BlockError> {
+    let counts = traces.iter().map(|_| reader.count(3)).collect::<Result<Vec<_>, BlockError>>()?;
+    for (trace, services) in traces.iter_mut().zip(counts) {
+        for _ in 0..services {
+            let name = text_at(texts, reader.varint()?)?;
+            let (spans, errors) = (reader.varint_u32()?, reader.varint_u32()?);
+            trace.services.push(ServiceStats { name, spans, errors });
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use clew_model::TraceId;
 use clew_model::otlp::SpanView;
-use clew_model::trace::{SpanRecord, Trace};
+use clew_model::trace::{SpanRecord, Trace, TraceSummary};
 use clew_traceql::plan::{Condition, Field, Scope};
 
 use super::SpanTable;
@@ -119,6 +119,10 @@ impl TableView<'_> {
         }
     }
 
+    fn merged(&self, trace: u32) -> Option<TraceSummary> {
+        Some(Trace::merge([self.table.fetch(trace, self.rows_max)?])?.summary())
+    }
+
     /// Start, end, root row and whether a span is there in two versions.
     fn sum_up(&self, trace: u32, identities: &mut Vec<([u8; 8], i32)>) -> Option<Sum> {
         identities.clear();
@@ -142,11 +146,14 @@ impl TableView<'_> {
     }
 }
 
+/// By what the model chooses among several roots: start, span id, kind.
+type RootOrder = (u64, [u8; 8], i32);
+
 #[derive(Debug, Default)]
 struct Sum {
     start: u64,
     end: u64,
-    root: Option<((u64, [u8; 8], i32), u32)>,
+    root: Option<(RootOrder, u32)>,
     versions: bool,
 }
 
@@ -272,12 +279,15 @@ impl IndexSource for TableView<'_> {
                 let resource = &self.table.resources.entries()[row.resource as usize].record;
                 Some((span.name, resource.service_name().unwrap_or_default()))
             });
-            let facts = TraceFacts {
-                start: sum.start,
-                end: sum.end,
-                root,
-                uncertain: entry.split || sum.versions,
-            };
+            let mut facts =
+                TraceFacts { start: sum.start, end: sum.end, root, uncertain: entry.split };
+            // Of several versions of a span only one counts; merging tells which. It is rare.
+            let merged = sum.versions.then(|| self.merged(trace)).flatten();
+            if let Some(merged) = &merged {
+                facts.start = merged.start.0;
+                facts.end = merged.end.0;
+                facts.root = merged.root_name.as_deref().zip(merged.root_service.as_deref());
+            }
             if visit(trace, &facts).is_break() {
                 break;
             }

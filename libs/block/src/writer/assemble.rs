@@ -252,18 +252,21 @@ struct Sections {
 impl Sections {
     fn put(&mut self, kind: SectionKind, codec: Codec, raw: &[u8]) -> Result<(), BlockError> {
         let start = self.bytes.len() as u64;
-        match codec {
-            Codec::Raw => self.bytes.extend_from_slice(raw),
-            Codec::Zstd => self.bytes.extend_from_slice(&compress(raw, SECTION_LEVEL)?),
-        }
-        let end = self.bytes.len() as u64;
-        let stored = self.bytes.get(self.bytes.len() - (end - start) as usize..);
+        let packed;
+        let stored = match codec {
+            Codec::Raw => raw,
+            Codec::Zstd => {
+                packed = compress(raw, SECTION_LEVEL)?;
+                &packed
+            }
+        };
+        self.bytes.extend_from_slice(stored);
         self.sections.push(Section {
             kind: kind as u8,
             codec,
-            bytes: start..end,
+            bytes: start..self.bytes.len() as u64,
             raw_length: raw.len() as u64,
-            crc32c: crc32c::crc32c(stored.unwrap_or_default()),
+            crc32c: crc32c::crc32c(stored),
         });
         Ok(())
     }
