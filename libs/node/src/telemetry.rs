@@ -98,9 +98,12 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Telemet
     if !(0.0..=1.0).contains(&config.trace_ratio) {
         return Err(TelemetryError::Ratio(config.trace_ratio));
     }
-    let filter = EnvFilter::try_new(&config.log_level)?;
+    let filter = log_filter(&config.log_level)?;
+    // Colours are for people: a file or a collector gets plain text.
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let logs = match config.log_format {
         LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_ansi(is_terminal)
             .with_writer(std::io::stderr)
             .with_filter(filter)
             .boxed(),
@@ -121,6 +124,18 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Telemet
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer(service));
     registry.with(traces.with_filter(own_requests)).try_init()?;
     Ok(Telemetry { traces: Some(provider) })
+}
+
+/// The filter of `log_level`. openraft reports every step of an election as INFO; unless it is asked
+/// for by name, only its warnings are logged.
+fn log_filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    if level.contains("openraft") {
+        return EnvFilter::try_new(level);
+    }
+    EnvFilter::try_new(format!(
+        "{level},openraft={}",
+        if level == "error" { "error" } else { "warn" }
+    ))
 }
 
 fn tracer_provider(
@@ -269,6 +284,13 @@ mod tests {
             .find_map(|line| line.strip_prefix("process_resident_memory_bytes "))
             .and_then(|value| value.parse::<f64>().ok());
         assert!(resident.is_some_and(|bytes| bytes > 1e6), "{text}");
+    }
+
+    #[test]
+    fn a_filter_is_checked_and_quiets_openraft() {
+        assert!(log_filter("info,clew=").is_err() || log_filter("=x=y").is_err());
+        assert!(log_filter("info").unwrap().to_string().contains("openraft=warn"));
+        assert!(log_filter("openraft=debug").unwrap().to_string().contains("openraft=debug"));
     }
 
     #[test]
