@@ -80,7 +80,7 @@ impl Default for Config {
             query_timeout: Span::seconds(60),
             leader_wait: Span::seconds(3),
             view_age_max: Span::seconds(1_800),
-            cached_objects_max: 1_000_000,
+            cached_objects_max: 250_000,
             cache_bytes: Bytes::mebi(128),
             trace_horizon: Span::seconds(3_600),
         }

@@ -118,3 +118,52 @@ fn unreadable(what: &str) -> Problem {
         format!("the shard's answer is unreadable: {what}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use clew_catalog::{LogPoint, ObjectKey};
+    use clew_model::UnixNanos;
+
+    use super::*;
+
+    fn object(shard: u32, incarnation: u64, from: u64, through: u64) -> bytes::Bytes {
+        let object = ObjectMeta {
+            key: ObjectKey::flush(ShardId(shard), Incarnation(incarnation), through, 1),
+            size: 10,
+            from,
+            through: LogPoint { term: 1, leader: 1, index: through },
+            level: 0,
+            created_at: UnixNanos(0),
+            tenants: Vec::new(),
+        };
+        object.encode().into()
+    }
+
+    fn covered(watermark: u64, objects: Vec<bytes::Bytes>) -> Option<usize> {
+        let behind = Behind { watermark, objects };
+        covering(ShardId(1), Incarnation(2), 10, &behind).map(|objects| objects.len())
+    }
+
+    #[test]
+    fn objects_that_cover_the_difference_are_taken() {
+        assert_eq!(covered(30, vec![object(1, 2, 10, 20), object(1, 2, 20, 30)]), Some(2));
+    }
+
+    #[test]
+    fn anything_else_makes_the_view_too_old() {
+        let good = || object(1, 2, 10, 20);
+        for (watermark, objects) in [
+            (20, vec![]),
+            (10, vec![]),
+            (30, vec![good()]),
+            (30, vec![good(), object(1, 2, 21, 30)]),
+            (30, vec![good(), object(1, 2, 19, 30)]),
+            (30, vec![object(1, 2, 20, 30), good()]),
+            (20, vec![object(0, 2, 10, 20)]),
+            (20, vec![object(1, 3, 10, 20)]),
+            (20, vec![good(), bytes::Bytes::from_static(b"\xff")]),
+        ] {
+            assert_eq!(covered(watermark, objects), None);
+        }
+    }
+}

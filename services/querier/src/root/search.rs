@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use clew_model::{TenantId, TraceId};
+use clew_model::{ErrorKind, TenantId, Trace, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::{self as query, Inspected, SearchRequest};
 use clew_proto::tempopb;
@@ -66,8 +66,8 @@ impl Read for Searching<'_> {
         for ids in candidates.chunks(GATHER_IDS) {
             let gathered = root.gather(snapshot, ids, range, last, missing).await?;
             let Step::Done(traces) = gathered else { return Ok(Step::Moved) };
-            let judged = root.blocks.engine().search_traces(traces, &plan).await;
-            merged = merge_search([merged, judged.map_err(problem_of)?], &plan);
+            let judged = root.judge(traces, &plan, missing).await?;
+            merged = merge_search(judged.into_iter().chain([merged]), &plan);
         }
         Ok(Step::Done((merged, Reach::of(&blocks))))
     }
@@ -99,6 +99,33 @@ impl Root {
             responses.push(response);
         }
         Ok(Answer { value: answer_of(merge_search(responses, plan), blocks), missing })
+    }
+
+    /// Judges whole traces. One that is damaged is missing, and the others are judged all the same.
+    async fn judge(
+        &self,
+        traces: Vec<Trace>,
+        plan: &SearchPlan,
+        missing: &mut Missing,
+    ) -> Result<Vec<query::SearchResponse>, Problem> {
+        let engine = self.blocks.engine();
+        match engine.search_traces(traces.clone(), plan).await {
+            Ok(response) => return Ok(vec![response]),
+            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(problem_of(error)),
+            Err(_) => {}
+        }
+        let mut responses = Vec::new();
+        for trace in traces {
+            let id = trace.id;
+            match engine.search_traces(vec![trace], plan).await {
+                Ok(response) => responses.push(response),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    missing.add("trace", format!("trace {id}"), error.to_string());
+                }
+                Err(error) => return Err(problem_of(error)),
+            }
+        }
+        Ok(responses)
     }
 
     /// F: traces that may lie in several places, as far as `range` can meet them.

@@ -13,6 +13,9 @@ use tonic::{Response, Status};
 /// Between two attempts to reach a shard's leader.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// What a leader may take to answer a call that is quick when all is well, beyond the wait.
+const ANSWER_MARGIN: Duration = Duration::from_secs(1);
+
 /// Knows who leads a shard.
 pub trait Router: Send + Sync + 'static {
     /// A channel to the node that is believed to lead `shard`; asked again after every failure, so
@@ -78,8 +81,8 @@ impl Shards {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        // One more delay, so that an honest refusal is told rather than the time that it took.
-        let wait = self.wait.saturating_add(RETRY_DELAY);
+        // A little longer, so that an honest refusal is told rather than the time that it took.
+        let wait = self.wait.saturating_add(ANSWER_MARGIN);
         match self.clock.timeout(wait, self.call(shard, call)).await {
             Some(answer) => answer,
             None => Err(Problem::new(

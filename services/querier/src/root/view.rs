@@ -18,6 +18,10 @@ use crate::Config;
 /// Between two attempts to reach the metastore.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// What one attempt may take at least, however short the wait for a leader: a large view has to be
+/// sent, too.
+const ATTEMPT_MIN: Duration = Duration::from_secs(1);
+
 /// The views of tenants that were asked for lately.
 pub(super) struct Views {
     client: MetastoreServiceClient<Channel>,
@@ -132,24 +136,24 @@ impl Views {
     }
 
     /// Asks until there is an answer or the wait for a leader is over. If the metastore has been
-    /// away for that long already, one attempt is enough.
+    /// away for that long already, one attempt is enough; a refused one does not take long.
     async fn ask(&self, tenant: &TenantId, known_revision: u64) -> Result<ViewResponse, Problem> {
         let began = self.clock.monotonic();
         let since = self.held.lock().away_since.unwrap_or(began);
         let deadline = since.saturating_add(self.wait);
         loop {
-            let left = deadline.saturating_sub(self.clock.monotonic()).max(RETRY_DELAY);
             let request = ViewRequest {
                 tenants: vec![tenant.to_string()],
                 known_revision,
                 ..ViewRequest::default()
             };
             let mut client = self.client.clone();
-            let problem = match self.clock.timeout(left, client.view(request)).await {
-                Some(Ok(answer)) => return Ok(answer.into_inner()),
-                Some(Err(status)) => Problem::from(status),
-                None => away("the metastore does not answer"),
-            };
+            let problem =
+                match self.clock.timeout(self.wait.max(ATTEMPT_MIN), client.view(request)).await {
+                    Some(Ok(answer)) => return Ok(answer.into_inner()),
+                    Some(Err(status)) => Problem::from(status),
+                    None => away("the metastore does not answer"),
+                };
             let retryable = problem.kind.is_retryable()
                 || matches!(problem.kind, ErrorKind::Fenced | ErrorKind::Cancelled);
             let over = self.clock.monotonic().saturating_add(RETRY_DELAY) >= deadline;
@@ -172,4 +176,84 @@ fn unreadable(error: impl std::fmt::Display) -> Problem {
         "metastore_answer",
         format!("the metastore's answer is unreadable: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clew_catalog::State;
+    use clew_node::clock::ManualTime;
+    use clew_proto::metastore::v1::metastore_service_server::MetastoreServiceServer;
+
+    use super::*;
+
+    /// Answers nothing: what is tested here is kept before anyone is asked.
+    #[derive(Clone)]
+    struct Nobody;
+
+    #[tonic::async_trait]
+    impl clew_proto::metastore::v1::metastore_service_server::MetastoreService for Nobody {
+        async fn apply(
+            &self,
+            _: tonic::Request<clew_proto::metastore::v1::ApplyRequest>,
+        ) -> Result<tonic::Response<clew_proto::metastore::v1::ApplyResponse>, tonic::Status>
+        {
+            Err(tonic::Status::unavailable("nobody"))
+        }
+
+        async fn view(
+            &self,
+            _: tonic::Request<ViewRequest>,
+        ) -> Result<tonic::Response<ViewResponse>, tonic::Status> {
+            Err(tonic::Status::unavailable("nobody"))
+        }
+    }
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::parse(name).unwrap()
+    }
+
+    fn views(objects_max: usize) -> (Views, ManualTime) {
+        let time = ManualTime::default();
+        let config = Config { cached_objects_max: objects_max, ..Config::default() };
+        let channel = Channel::local(MetastoreServiceServer::new(Nobody));
+        (Views::new(channel, time.clock(), &config), time)
+    }
+
+    fn answer(tenant: &TenantId, revision: u64) -> ViewResponse {
+        let view = State::new().view(std::slice::from_ref(tenant)).encode().into();
+        ViewResponse { revision, unchanged: false, view }
+    }
+
+    #[test]
+    fn views_used_longest_ago_make_room() {
+        let (views, time) = views(2);
+        for name in ["a", "b", "c"] {
+            time.advance(Duration::from_secs(1));
+            views.accept(&tenant(name), None, answer(&tenant(name), 1)).unwrap();
+        }
+        let held = views.held.lock();
+        let kept: Vec<&str> = held.views.keys().map(TenantId::as_str).collect();
+        assert_eq!((kept, held.objects), (vec!["b", "c"], 2));
+    }
+
+    #[test]
+    fn a_slower_answer_does_not_replace_a_newer_one() {
+        let (views, _time) = views(10);
+        let a = tenant("a");
+        views.accept(&a, None, answer(&a, 7)).unwrap();
+        views.accept(&a, None, answer(&a, 5)).unwrap();
+        assert_eq!(views.held.lock().views[&a].revision, 7);
+    }
+
+    #[test]
+    fn hostile_answers_are_refused() {
+        let (views, _time) = views(10);
+        let a = tenant("a");
+        let unchanged = ViewResponse { revision: 1, unchanged: true, ..ViewResponse::default() };
+        assert!(views.accept(&a, None, unchanged).is_err());
+        let garbage = ViewResponse { view: vec![0xff; 9].into(), ..answer(&a, 1) };
+        assert!(views.accept(&a, None, garbage).is_err());
+        assert!(views.accept(&a, None, answer(&tenant("b"), 1)).is_err());
+        assert!(views.held.lock().views.is_empty());
+    }
 }

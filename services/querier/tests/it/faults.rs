@@ -120,7 +120,7 @@ async fn a_shard_that_never_stands_still_is_missing_in_the_end() {
 async fn split_traces_are_judged_whole() {
     let cluster = Cluster::new(2);
     let parent = root(1, 60);
-    cluster.append(0, &[parent.clone()]);
+    cluster.append(0, std::slice::from_ref(&parent));
     cluster.shards[0].flush().await.unwrap();
     cluster.append(0, &[child(&parent, 2), parent.clone()]);
     cluster.shards[0].flush().await.unwrap();
