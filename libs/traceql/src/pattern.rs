@@ -491,8 +491,7 @@ mod tests {
         }
 
         #[test]
-        fn quoted_text_matches_itself_only(text in ".{0,20}", other in ".{0,20}") {
-            prop_assume!(!text.contains("\\E") && !text.ends_with('\\'));
+        fn quoted_text_matches_itself_only(text in "[^\\\\]{0,20}", other in ".{0,20}") {
             let pattern = Pattern::new(&format!("\\Q{text}\\E")).unwrap();
             prop_assert!(pattern.is_match(&text));
             prop_assert_eq!(pattern.is_match(&other), other == text);

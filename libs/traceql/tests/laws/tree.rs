@@ -120,9 +120,24 @@ fn simple(leaves: &Leaves) -> BoxedStrategy<FieldExpr> {
     .boxed()
 }
 
+/// Several comparisons of one field: ranges and lists, which are evaluated with one look-up.
+fn on_one_field(leaves: &Leaves) -> BoxedStrategy<FieldExpr> {
+    let tests = vec((compare_op(), leaves.literal.clone()), 2..4);
+    (leaves.field.clone(), tests, any::<bool>())
+        .prop_map(|(field, tests, all)| {
+            let terms = tests.into_iter().map(|(op, literal)| FieldExpr::Compare {
+                op,
+                left: Box::new(FieldExpr::Field(field.clone())),
+                right: Box::new(FieldExpr::Literal(literal)),
+            });
+            if all { FieldExpr::and(terms) } else { FieldExpr::or(terms) }
+        })
+        .boxed()
+}
+
 /// Any expression, well-typed or not.
 pub(crate) fn expr(leaves: &Leaves) -> BoxedStrategy<FieldExpr> {
-    simple(leaves)
+    prop_oneof![4 => simple(leaves), 1 => on_one_field(leaves)]
         .prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
                 4 => vec(inner.clone(), 2..4).prop_map(FieldExpr::and),
