@@ -235,6 +235,19 @@ impl Drop for Head {
     }
 }
 
+/// Reads the bytes of a log entry as a head would, into tables of its own, and gives how many spans
+/// and how many damaged batches are in it. Never fails: whatever is wrong with an entry that was
+/// committed, the log behind it has to be read.
+pub fn read_entry(data: &Bytes) -> (u64, u64) {
+    let metrics = crate::metrics::IngesterMetrics::new(&clew_node::Metrics::new()).shard;
+    let head = Head::new(Arc::new(Budget::new(usize::MAX)), 0);
+    let recent = RecentFlushes::new(Duration::ZERO);
+    let log_id = LogId { term: 1, replica: clew_raft::ReplicaId(1), index: 1 };
+    let entry = CommittedEntry { log_id, data: Some(data.clone()) };
+    head.consume(vec![entry], &recent, Duration::ZERO, &metrics);
+    (metrics.consumed_spans.get(), metrics.damaged_batches.get())
+}
+
 /// What became of one batch.
 struct Taken {
     spans: u64,

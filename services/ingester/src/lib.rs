@@ -32,4 +32,5 @@ mod split;
 pub use boot::{Ingester, Parts, Readiness};
 pub use config::{Config, FlushConfig};
 pub use error::IngesterError;
+pub use head::read_entry;
 pub use service::ShardServer;
