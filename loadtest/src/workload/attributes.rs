@@ -1,0 +1,383 @@
+//! What is written on the spans: attributes by the OpenTelemetry semantic conventions, some of
+//! them unique per span, events, links and status.
+
+use clew_model::otlp::view::{kind, status};
+use clew_model::{SpanId, TraceId};
+
+use super::dice::Dice;
+use super::shape::{Node, Work};
+use super::span::{Attribute, Event, Link, Span, Value};
+use super::words::{ACCEPT_LANGUAGES, EXCEPTIONS, EXTERNALS, LANGUAGES, NOTES, USER_AGENTS};
+use super::world::{Database, Route, SCOPES, Service, World, uuid};
+
+/// How many users there are; the first ones are the busiest.
+pub(crate) const USERS: usize = 10_000;
+
+/// What the spans of a trace have in common, and what its predecessors left.
+pub(crate) struct Scribe<'w, 'd> {
+    pub(crate) world: &'w World,
+    pub(crate) dice: &'d mut Dice,
+    trace_id: TraceId,
+    user: String,
+    session: String,
+    client: String,
+    /// Chooses the instances that serve this trace.
+    salt: u64,
+}
+
+/// Positions of a language's instrumentation scopes.
+mod scope {
+    pub(super) const SERVER: usize = 0;
+    pub(super) const CLIENT: usize = 1;
+    pub(super) const RPC: usize = 2;
+    pub(super) const DATABASE: usize = 3;
+    pub(super) const OWN: usize = 4;
+}
+
+impl<'w, 'd> Scribe<'w, 'd> {
+    /// For the spans of one trace.
+    pub(crate) fn new(world: &'w World, dice: &'d mut Dice, trace_id: TraceId) -> Self {
+        let user = user_name(dice.skewed(USERS));
+        let session = format!("{:016x}", dice.bits());
+        let client = format!("203.0.{}.{}", dice.below(256), dice.below(256));
+        let salt = dice.bits();
+        Scribe { world, dice, trace_id, user, session, client, salt }
+    }
+
+    /// The spans for `nodes`. `elsewhere` is a sender of an earlier trace, and becomes the last one
+    /// of this trace.
+    pub(crate) fn write(
+        &mut self,
+        nodes: &[Node],
+        elsewhere: &mut Option<(TraceId, SpanId)>,
+    ) -> Vec<Span<'w>> {
+        let mut spans: Vec<Span<'w>> = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let parent = node.parent.map(|at| spans[at].span_id);
+            let mut span = self.span(node, parent);
+            match (node.work, parent) {
+                (Work::Producer, _) => *elsewhere = Some((self.trace_id, span.span_id)),
+                (Work::Consumer, Some(sender)) => {
+                    let own = (self.trace_id, sender);
+                    let (trace_id, span_id) =
+                        elsewhere.filter(|_| self.dice.chance(300)).unwrap_or(own);
+                    let attributes = vec![("messaging.batch.message_count", Value::Int(1))];
+                    span.links.push(Link { trace_id, span_id, attributes });
+                }
+                _ => {}
+            }
+            spans.push(span);
+        }
+        spans
+    }
+
+    fn span(&mut self, node: &Node, parent: Option<SpanId>) -> Span<'w> {
+        let service = &self.world.services[node.service];
+        let resource = service.first_resource + self.instance(node.service, service.instances);
+        let skew = self.world.resources[resource].clock_skew;
+        let language = service.language * SCOPES;
+        let mut attributes: Vec<Attribute<'w>> = Vec::with_capacity(18);
+        let (name, kind, scope) = match node.work {
+            Work::Server => self.server(node, service, &mut attributes),
+            Work::Client => self.client(node, &mut attributes),
+            Work::External => self.external(node, &mut attributes),
+            Work::Database => self.database(node, service, &mut attributes),
+            Work::Cache => self.cache(&mut attributes),
+            Work::Internal => self.internal(service, &mut attributes),
+            Work::Producer => self.message(service, true, &mut attributes),
+            Work::Consumer => {
+                let sender = &self.world.services[node.peer];
+                self.message(sender, false, &mut attributes)
+            }
+        };
+        self.thread(service, &mut attributes);
+        let mut span = Span {
+            span_id: SpanId(self.dice.id()),
+            parent,
+            name: name.into(),
+            kind,
+            start: node.start.saturating_add_signed(skew),
+            end: node.end.saturating_add_signed(skew),
+            attributes,
+            events: Vec::new(),
+            links: Vec::new(),
+            status: status::UNSET,
+            status_message: "".into(),
+            resource,
+            scope: language + scope,
+        };
+        self.outcome(node, service, &mut span);
+        span
+    }
+
+    /// Which instance of a service works on this trace.
+    #[allow(clippy::cast_possible_truncation, reason = "a remainder of a small number")]
+    fn instance(&self, service: usize, instances: usize) -> usize {
+        let mixed = (self.salt ^ service as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed >> 32) % instances as u64) as usize
+    }
+
+    fn server(
+        &mut self,
+        node: &Node,
+        service: &'w Service,
+        out: &mut Vec<Attribute<'w>>,
+    ) -> (&'w str, i32, usize) {
+        let route = &service.routes[node.choice];
+        let rpc = service.grpc;
+        if rpc {
+            self.rpc(route, node.failed, out);
+        } else {
+            self.http(route, node.failed, out);
+            out.push(("http.route", route.template.as_str().into()));
+            let path = self.path(route);
+            out.push(("url.path", path.into()));
+            out.push(("url.scheme", "https".into()));
+            out.push(("http.response.body.size", self.number(20, 200_000)));
+        }
+        if node.parent.is_none() {
+            out.push(("user_agent.original", (*self.dice.pick(&USER_AGENTS)).into()));
+            let languages = *self.dice.pick(&ACCEPT_LANGUAGES);
+            out.push(("http.request.header.accept-language", Value::Texts(languages)));
+        }
+        out.push(("client.address", self.client.clone().into()));
+        out.push(("server.address", service.host.as_str().into()));
+        out.push(("server.port", Value::Int(if rpc { 9000 } else { 8080 })));
+        out.push(("net.peer.port", self.number(32_768, 60_999)));
+        out.push(("user.id", self.user.clone().into()));
+        out.push(("session.id", self.session.clone().into()));
+        out.push(("request.id", self.unique()));
+        out.push(("code.function", route.function.as_str().into()));
+        let name = if rpc { &route.rpc_name } else { &route.span_name };
+        (name, kind::SERVER, if rpc { scope::RPC } else { scope::SERVER })
+    }
+
+    fn client(&mut self, node: &Node, out: &mut Vec<Attribute<'w>>) -> (&'w str, i32, usize) {
+        let world = self.world;
+        let peer = &world.services[node.peer];
+        let route = &peer.routes[node.choice];
+        out.push(("server.address", peer.host.as_str().into()));
+        out.push(("net.peer.port", self.number(32_768, 60_999)));
+        out.push(("network.peer.address", self.address(node.peer)));
+        out.push(("request.id", self.unique()));
+        out.push(("user.id", self.user.clone().into()));
+        if peer.grpc {
+            self.rpc(route, node.failed, out);
+            out.push(("server.port", Value::Int(9000)));
+            return (&route.rpc_name, kind::CLIENT, scope::RPC);
+        }
+        self.http(route, node.failed, out);
+        out.push(("server.port", Value::Int(8080)));
+        let path = self.path(route);
+        out.push(("url.full", format!("http://{}:8080{path}", peer.host).into()));
+        out.push(("network.protocol.version", "1.1".into()));
+        (route.method, kind::CLIENT, scope::CLIENT)
+    }
+
+    fn external(&mut self, node: &Node, out: &mut Vec<Attribute<'w>>) -> (&'w str, i32, usize) {
+        let host = *self.dice.pick(&EXTERNALS);
+        let code = if node.failed { 503 } else { 200 };
+        out.push(("http.request.method", "POST".into()));
+        out.push(("http.response.status_code", Value::Int(code)));
+        out.push(("server.address", host.into()));
+        out.push(("server.port", Value::Int(443)));
+        let request = self.unique();
+        if let Value::Text(id) = &request {
+            out.push(("url.full", format!("https://{host}/v1/calls/{id}").into()));
+        }
+        out.push(("request.id", request));
+        out.push(("net.peer.port", self.number(32_768, 60_999)));
+        out.push(("network.protocol.version", "2".into()));
+        out.push(("http.request.body.size", self.number(20, 4_000)));
+        out.push(("peer.service", host.into()));
+        out.push(("user.id", self.user.clone().into()));
+        ("POST", kind::CLIENT, scope::CLIENT)
+    }
+
+    fn database(
+        &mut self,
+        node: &Node,
+        service: &'w Service,
+        out: &mut Vec<Attribute<'w>>,
+    ) -> (&'w str, i32, usize) {
+        let Some(Database { system, name, host, port, statements }) = &service.database else {
+            return ("query", kind::CLIENT, scope::DATABASE);
+        };
+        let statement = &statements[node.choice % statements.len()];
+        out.push(("db.system", (*system).into()));
+        out.push(("db.name", name.as_str().into()));
+        out.push(("db.operation", statement.operation.into()));
+        out.push(("db.sql.table", statement.table.as_str().into()));
+        out.push(("db.statement", statement.text.as_str().into()));
+        out.push(("db.response.returned_rows", self.number(0, 50)));
+        out.push(("db.query.parameter.0", self.number(1, 100_000_000)));
+        out.push(("server.address", host.as_str().into()));
+        out.push(("server.port", Value::Int(*port)));
+        out.push(("net.peer.port", self.number(32_768, 60_999)));
+        out.push(("request.id", self.unique()));
+        (&statement.span_name, kind::CLIENT, scope::DATABASE)
+    }
+
+    fn cache(&mut self, out: &mut Vec<Attribute<'w>>) -> (&'w str, i32, usize) {
+        let operation = *self.dice.pick(&["GET", "GET", "MGET", "SET", "EXPIRE"]);
+        out.push(("db.system", "redis".into()));
+        out.push(("db.operation", operation.into()));
+        out.push(("db.statement", format!("{operation} session:{}", self.session).into()));
+        out.push(("db.redis.database_index", self.number(0, 3)));
+        out.push(("cache.hit", self.dice.chance(870).into()));
+        out.push(("cache.load_factor", Value::Double(self.dice.below(1000) as f64 / 1000.0)));
+        out.push(("server.address", "cache-main.core.internal".into()));
+        out.push(("server.port", Value::Int(6379)));
+        out.push(("net.peer.port", self.number(32_768, 60_999)));
+        out.push(("network.peer.address", self.address(7)));
+        out.push(("network.transport", "tcp".into()));
+        out.push(("request.id", self.unique()));
+        (operation, kind::CLIENT, scope::DATABASE)
+    }
+
+    fn internal(
+        &mut self,
+        service: &'w Service,
+        out: &mut Vec<Attribute<'w>>,
+    ) -> (&'w str, i32, usize) {
+        let route = self.dice.pick(&service.routes);
+        let language = &LANGUAGES[service.language];
+        out.push(("code.function", route.function.as_str().into()));
+        out.push(("code.namespace", language.package.into()));
+        out.push(("code.lineno", self.number(20, 900)));
+        out.push(("user.id", self.user.clone().into()));
+        out.push(("session.id", self.session.clone().into()));
+        out.push(("order.id", format!("ord-{:010}", self.dice.below(10_000_000_000)).into()));
+        out.push(("request.id", self.unique()));
+        out.push(("app.retries", self.number(0, 3)));
+        out.push(("app.ratio", Value::Double(self.dice.below(10_000) as f64 / 10_000.0)));
+        out.push(("app.dry_run", self.dice.chance(50).into()));
+        out.push(("app.tier", (*self.dice.pick(&["free", "plus", "business"])).into()));
+        (&route.rpc_method, kind::INTERNAL, scope::OWN)
+    }
+
+    /// A message of the topic of `sender`, sent or worked on.
+    fn message(
+        &mut self,
+        sender: &'w Service,
+        sent: bool,
+        out: &mut Vec<Attribute<'w>>,
+    ) -> (&'w str, i32, usize) {
+        let Some(topic) = &sender.topic else {
+            return ("message", kind::INTERNAL, scope::OWN);
+        };
+        out.push(("messaging.system", "kafka".into()));
+        out.push(("messaging.destination.name", topic.name.as_str().into()));
+        out.push(("messaging.operation.type", if sent { "publish" } else { "process" }.into()));
+        out.push(("messaging.message.id", uuid(self.dice).into()));
+        out.push(("messaging.message.body.size", self.number(100, 9_000)));
+        out.push(("messaging.destination.partition.id", self.number(0, 31)));
+        out.push(("messaging.kafka.offset", self.number(1_000_000, 900_000_000)));
+        out.push(("messaging.client.id", sender.name.as_str().into()));
+        out.push(("server.address", "kafka-0.kafka.core.svc.cluster.local".into()));
+        out.push(("server.port", Value::Int(9092)));
+        out.push(("user.id", self.user.clone().into()));
+        out.push(("request.id", self.unique()));
+        if !sent {
+            out.push(("messaging.consumer.group.name", "main".into()));
+        }
+        let name = if sent { &topic.publish_name } else { &topic.process_name };
+        (name, if sent { kind::PRODUCER } else { kind::CONSUMER }, scope::OWN)
+    }
+
+    fn http(&mut self, route: &'w Route, failed: bool, out: &mut Vec<Attribute<'w>>) {
+        let code = if failed {
+            *self.dice.pick(&[500, 500, 502, 503, 504])
+        } else if self.dice.chance(30) {
+            *self.dice.pick(&[400, 401, 404, 404, 409])
+        } else if route.method == "POST" {
+            201
+        } else if route.method == "DELETE" {
+            204
+        } else {
+            200
+        };
+        out.push(("http.request.method", route.method.into()));
+        out.push(("http.response.status_code", Value::Int(code)));
+    }
+
+    fn rpc(&mut self, route: &'w Route, failed: bool, out: &mut Vec<Attribute<'w>>) {
+        let code = if failed { *self.dice.pick(&[4, 13, 14]) } else { 0 };
+        out.push(("rpc.system", "grpc".into()));
+        out.push(("rpc.service", route.rpc_service.as_str().into()));
+        out.push(("rpc.method", route.rpc_method.as_str().into()));
+        out.push(("rpc.grpc.status_code", Value::Int(code)));
+    }
+
+    fn thread(&mut self, service: &'w Service, out: &mut Vec<Attribute<'w>>) {
+        let number = self.dice.below(64);
+        out.push(("thread.id", self.number(20, 83)));
+        let name = format!("{}{number}", LANGUAGES[service.language].thread);
+        out.push(("thread.name", name.into()));
+    }
+
+    /// Status, the exception of a failed span, and sometimes a note.
+    fn outcome(&mut self, node: &Node, service: &'w Service, span: &mut Span<'w>) {
+        let middle = span.start + (span.end - span.start) / 2;
+        if self.dice.chance(40) {
+            let attributes = vec![("note.attempt", self.number(1, 3))];
+            span.events.push(Event { time: middle, name: *self.dice.pick(&NOTES), attributes });
+        }
+        if !node.failed {
+            if self.dice.chance(50) {
+                span.status = status::OK;
+            }
+            return;
+        }
+        let (exception, message) = *self.dice.pick(&EXCEPTIONS);
+        span.status = status::ERROR;
+        span.status_message = message.into();
+        let route = &service.routes[node.choice % service.routes.len()];
+        span.events.push(Event {
+            time: span.end,
+            name: "exception",
+            attributes: vec![
+                ("exception.type", exception.into()),
+                ("exception.message", message.into()),
+                ("exception.stacktrace", stack_trace(route, exception, message).into()),
+                ("exception.escaped", false.into()),
+            ],
+        });
+    }
+
+    #[allow(clippy::cast_possible_wrap, reason = "callers stay far below the limit")]
+    fn number(&mut self, low: u64, high: u64) -> Value<'w> {
+        Value::Int(self.dice.between(low, high) as i64)
+    }
+
+    /// A value no other span has.
+    fn unique(&mut self) -> Value<'w> {
+        format!("{:016x}", self.dice.bits()).into()
+    }
+
+    fn address(&mut self, host: usize) -> Value<'w> {
+        format!("10.3.{}.{}", host % 250, self.dice.below(8) + 10).into()
+    }
+
+    /// The path of a request, its `{id}` filled in.
+    fn path(&mut self, route: &Route) -> String {
+        match route.template.split_once("{id}") {
+            Some((before, after)) => format!("{before}{}{after}", self.dice.below(1_000_000)),
+            None => route.template.clone(),
+        }
+    }
+}
+
+/// The name of the user at `position`.
+pub(crate) fn user_name(position: usize) -> String {
+    format!("user-{position:05}")
+}
+
+fn stack_trace(route: &Route, exception: &str, message: &str) -> String {
+    let function = &route.function;
+    format!(
+        "{exception}: {message}\n    at {function} (line 88)\n    at retry ({function}:41)\n    at \
+         {}.{} (generated:1207)\n    at Executor.run (pool:319)\n    at Thread.start (thread:77)",
+        route.rpc_service, route.rpc_method
+    )
+}
