@@ -1,0 +1,241 @@
+//! Processes with log stores in temporary directories, and a network between them in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use clew_node::{Clock, Deps};
+use clew_raft::{
+    CommittedEntry, Error, Group, GroupId, GroupOptions, GroupSpec, Host, LogId, LogOptions,
+    LogStore, NoPeers, NodeAddr, ReplicaId, ShardGroup, StateMachine, Transport,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+pub const SHARD: GroupId = GroupId::shard(1, 1);
+/// A guard against tests that hang, not an expectation.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until what is watched is as wanted.
+pub async fn until<T>(watched: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) -> T
+where
+    T: Clone + std::fmt::Debug,
+{
+    let seen = {
+        let waiting = watched.wait_for(wanted);
+        let found = Clock::system().timeout(PATIENCE, waiting).await;
+        found.map(|found| found.expect("the replica runs").clone())
+    };
+    seen.unwrap_or_else(|| panic!("still {:?}", *watched.borrow()))
+}
+
+/// Repeats a check of something that can not be watched until it holds.
+pub async fn eventually<T>(mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let repeated = async {
+        loop {
+            if let Some(found) = check().await {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    Clock::system().timeout(PATIENCE, repeated).await.expect("it happens at last")
+}
+
+/// A state machine that adds numbers up and answers with the sum.
+#[derive(Debug, Default)]
+pub struct Sum(pub u64);
+
+impl StateMachine for Sum {
+    type Response = u64;
+
+    fn apply(&mut self, _: LogId, command: Bytes) -> u64 {
+        self.0 += u64::from_be_bytes(command.as_ref().try_into().unwrap());
+        self.0
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), Error> {
+        let bytes = snapshot.try_into();
+        let bytes =
+            bytes.map_err(|_| Error::Corrupt { what: "sum", reason: "not 8 bytes".to_owned() })?;
+        self.0 = u64::from_be_bytes(bytes);
+        Ok(())
+    }
+}
+
+pub fn number(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}
+
+pub fn payload(number: u64) -> Bytes {
+    Bytes::from(format!("payload {number} ").repeat(200))
+}
+
+pub fn open_store(path: &Path) -> Arc<LogStore> {
+    LogStore::open(path, &LogOptions::default(), &Deps::system(1)).unwrap()
+}
+
+/// A process without peers.
+pub fn lone_host(path: &Path) -> Host {
+    Host::new(open_store(path), Arc::new(NoPeers), Deps::system(1))
+}
+
+pub fn lone_spec(group: GroupId) -> GroupSpec {
+    let replica = ReplicaId(1);
+    let bootstrap = Some(BTreeMap::from([(replica, NodeAddr::default())]));
+    GroupSpec { group, replica, bootstrap, options: GroupOptions::default() }
+}
+
+/// Copies the database of a running process as a crash would leave it.
+pub fn crash_image(from: &Path) -> TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.path().join(file.file_name())).unwrap();
+    }
+    to
+}
+
+/// Everything committed behind an index, read in small pieces.
+pub async fn committed_behind<S>(group: &Group<S>, index: u64) -> Vec<CommittedEntry> {
+    let mut all: Vec<CommittedEntry> = Vec::new();
+    loop {
+        let from = all.last().map_or(index, |entry| entry.log_id.index);
+        let some = group.read_committed(from, 6_000).await.unwrap();
+        if some.is_empty() {
+            return all;
+        }
+        all.extend(some);
+    }
+}
+
+pub fn data(entries: &[CommittedEntry]) -> Vec<Bytes> {
+    entries.iter().filter_map(|entry| entry.data.clone()).collect()
+}
+
+/// Which hosts exist and which links are cut.
+#[derive(Default)]
+pub struct Network {
+    hosts: Mutex<BTreeMap<NodeAddr, Host>>,
+    cut: Mutex<BTreeSet<NodeAddr>>,
+}
+
+impl Network {
+    /// Cuts a node off from all others, or joins it again.
+    pub fn set_cut(&self, addr: &NodeAddr, cut: bool) {
+        let mut all = self.cut.lock().unwrap();
+        match cut {
+            true => all.insert(addr.clone()),
+            false => all.remove(addr),
+        };
+    }
+}
+
+struct Link {
+    network: Arc<Network>,
+    from: NodeAddr,
+}
+
+#[async_trait]
+impl Transport for Link {
+    async fn send(&self, to: &NodeAddr, group: GroupId, request: Bytes) -> Result<Bytes, Error> {
+        let unreachable =
+            || Error::Unreachable { target: to.clone(), reason: "the link is cut".to_owned() };
+        let cut = || {
+            let cut = self.network.cut.lock().unwrap();
+            cut.contains(&self.from) || cut.contains(to)
+        };
+        let host = self.network.hosts.lock().unwrap().get(to).cloned();
+        let host = host.filter(|_| !cut()).ok_or_else(unreachable)?;
+        let answer = host.handle(group, request).await?;
+        if cut() { Err(unreachable()) } else { Ok(answer) }
+    }
+}
+
+/// One process of a cluster, with one replica of each of its groups.
+pub struct Node {
+    pub replica: ReplicaId,
+    pub addr: NodeAddr,
+    pub host: Host,
+    _dir: TempDir,
+}
+
+/// Several processes on one network.
+pub struct Cluster {
+    pub network: Arc<Network>,
+    pub nodes: Vec<Node>,
+}
+
+impl Cluster {
+    pub fn new(nodes: u64) -> Cluster {
+        let mut cluster = Cluster { network: Arc::default(), nodes: Vec::new() };
+        (0..nodes).for_each(|_| cluster.add_node());
+        cluster
+    }
+
+    pub fn add_node(&mut self) {
+        let replica = ReplicaId(self.nodes.len() as u64 + 1);
+        let addr = NodeAddr(format!("node-{}", replica.0));
+        let dir = tempfile::tempdir().unwrap();
+        let link = Link { network: Arc::clone(&self.network), from: addr.clone() };
+        let host = Host::new(open_store(dir.path()), Arc::new(link), Deps::system(1));
+        self.network.hosts.lock().unwrap().insert(addr.clone(), host.clone());
+        self.nodes.push(Node { replica, addr, host, _dir: dir });
+    }
+
+    /// The specs of a new group on all nodes.
+    pub fn specs(&self, group: GroupId, options: &GroupOptions) -> Vec<GroupSpec> {
+        let voters: BTreeMap<_, _> =
+            self.nodes.iter().map(|node| (node.replica, node.addr.clone())).collect();
+        let spec = |node: &Node| GroupSpec {
+            group,
+            replica: node.replica,
+            bootstrap: Some(voters.clone()),
+            options: options.clone(),
+        };
+        self.nodes.iter().map(spec).collect()
+    }
+
+    pub async fn open_shards(&self, options: &GroupOptions) -> Vec<ShardGroup> {
+        let mut shards = Vec::new();
+        for (node, spec) in self.nodes.iter().zip(self.specs(SHARD, options)) {
+            shards.push(node.host.open_shard(spec).await.unwrap());
+        }
+        shards
+    }
+
+    /// Opens a replica on the newest node that waits to be added.
+    pub fn newcomer(&self, group: GroupId, options: &GroupOptions) -> (&Node, GroupSpec) {
+        let node = self.nodes.last().unwrap();
+        let (replica, options) = (node.replica, options.clone());
+        (node, GroupSpec { group, replica, bootstrap: None, options })
+    }
+}
+
+/// The replica among these that leads and can prove it.
+pub async fn leader<S>(groups: &[Group<S>]) -> Group<S> {
+    eventually(async || {
+        for group in groups {
+            if group.leadership().borrow().is_leader && group.read_index().await.is_ok() {
+                return Some(group.clone());
+            }
+        }
+        // Something must change before it is worth looking again.
+        let mut first = groups.first()?.leadership();
+        let _ = Clock::system().timeout(Duration::from_millis(20), first.changed()).await;
+        None
+    })
+    .await
+}
+
+/// Appends through whoever leads, until it is acknowledged.
+pub async fn append(groups: &[ShardGroup], number: u64) -> LogId {
+    eventually(async || leader(groups).await.append(payload(number), PATIENCE).await.ok()).await
+}
