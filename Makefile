@@ -45,7 +45,7 @@ unit: system ## Run the tests of the crates
 .PHONY: e2e
 e2e: system python ## Run the real binary against real clients, and kill it
 	cargo build --locked -p clew --bin clew --features failpoints
-	BINARY_UNDER_TEST=$(CLEW) $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
+	CLEW_BINARY=$(CLEW) $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
 
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing

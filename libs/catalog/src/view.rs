@@ -49,6 +49,10 @@ pub struct Quarantine {
     pub reason: String,
     /// When it was reported.
     pub at: UnixNanos,
+    /// The earliest start of a span in it: queries of other times miss nothing.
+    pub min_time: UnixNanos,
+    /// The latest end of a span in it.
+    pub max_time: UnixNanos,
 }
 
 /// Everything a query of some tenants needs of the catalog, at one revision.

@@ -127,6 +127,10 @@ pub(crate) struct QuarantineMessage {
     pub(crate) reason: String,
     #[prost(fixed64, tag = "4")]
     pub(crate) at: u64,
+    #[prost(fixed64, tag = "5")]
+    pub(crate) min_time: u64,
+    #[prost(fixed64, tag = "6")]
+    pub(crate) max_time: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -319,6 +323,8 @@ pub(crate) fn quarantine_message(quarantine: &Quarantine) -> QuarantineMessage {
         tenant: quarantine.tenant.to_string(),
         reason: quarantine.reason.clone(),
         at: quarantine.at.0,
+        min_time: quarantine.min_time.0,
+        max_time: quarantine.max_time.0,
     }
 }
 
@@ -328,6 +334,8 @@ pub(crate) fn quarantine(message: &QuarantineMessage) -> Result<Quarantine, Deco
         tenant: tenant(&message.tenant)?,
         reason: message.reason.clone(),
         at: UnixNanos(message.at),
+        min_time: UnixNanos(message.min_time),
+        max_time: UnixNanos(message.max_time),
     })
 }
 

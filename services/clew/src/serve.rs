@@ -41,9 +41,9 @@ pub(crate) enum ServeError {
     Metastore(#[from] clew_metastore::MetastoreError),
     #[error(transparent)]
     Ingester(#[from] clew_ingester::IngesterError),
-    #[error("config key distributor.{0}")]
+    #[error(transparent)]
     Distributor(#[from] clew_distributor::BuildError),
-    #[error("config key querier.{0}")]
+    #[error(transparent)]
     Querier(#[from] clew_querier::BuildError),
     #[error(transparent)]
     Problem(#[from] Problem),

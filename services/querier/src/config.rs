@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Whether the tenant is taken from `X-Scope-OrgID`; otherwise everything belongs to one.
+    #[serde(skip)]
     pub multitenancy_enabled: bool,
     /// Whether the header may name several tenants, as `a|b`.
     pub multi_tenant_queries_enabled: bool,

@@ -128,10 +128,10 @@ impl State {
         command: QuarantineBlock,
     ) -> Result<Outcome, Refusal> {
         let QuarantineBlock { object: key, tenant, mut reason } = command;
-        let known = self.objects.get(&key).is_some_and(|object| object.block(&tenant).is_some());
-        if !known {
+        let Some(block) = self.objects.get(&key).and_then(|object| object.block(&tenant)) else {
             return Ok(Outcome::Quarantine(QuarantineOutcome::UnknownBlock));
-        }
+        };
+        let (min_time, max_time) = (block.min_time, block.max_time);
         let place = (tenant.clone(), key);
         if self.quarantined.contains_key(&place) {
             return Ok(Outcome::Quarantine(QuarantineOutcome::AlreadyQuarantined));
@@ -139,7 +139,8 @@ impl State {
         while reason.len() > REASON_BYTES_MAX {
             reason.pop();
         }
-        let quarantine = Quarantine { object: key, tenant, reason, at: self.now };
+        let at = self.now;
+        let quarantine = Quarantine { object: key, tenant, reason, at, min_time, max_time };
         remove_block(&mut self.by_tenant, &quarantine.tenant, &key);
         self.quarantined.insert(place, quarantine.clone());
         self.note(ChangeKind::BlockQuarantined(quarantine));

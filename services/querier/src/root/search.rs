@@ -42,6 +42,7 @@ impl Read for Searching<'_> {
     ) -> Result<Step<Self::Value>, Problem> {
         let Searching { plan, ask } = self;
         let range = ask.range.unwrap_or(TimeRange::ALL);
+        snapshot.miss_quarantined(range, missing);
         let split = root.split_set(snapshot, range, missing).await;
         let plan = plan.with_split(split.ids().iter().copied());
         let blocks = snapshot.blocks_in(range, root.horizon(), !split.is_empty());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clew_catalog::{ObjectKey, ObjectMeta, TenantBlock, View};
+use clew_catalog::{ObjectKey, ObjectMeta, Quarantine, TenantBlock, View};
 use clew_model::{TenantId, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::Cut;
@@ -37,6 +37,8 @@ pub(super) struct Snapshot {
     pub(super) cuts: Vec<Cut>,
     /// Split traces in the heads.
     pub(super) head_split_ids: Vec<TraceId>,
+    /// The tenant's damaged blocks: nothing reads them.
+    quarantined: Vec<Quarantine>,
     /// What cannot be read of either.
     pub(super) missing: Missing,
 }
@@ -59,6 +61,7 @@ impl Root {
                 blocks: Vec::new(),
                 cuts: Vec::new(),
                 head_split_ids: Vec::new(),
+                quarantined: view.quarantined(tenant).cloned().collect(),
                 missing,
             };
             let mut newer = Vec::new();
@@ -88,13 +91,6 @@ impl Snapshot {
     }
 
     fn take_blocks(&mut self, view: &View, newer: Vec<Arc<ObjectMeta>>) {
-        let mut quarantined = BTreeMap::new();
-        for quarantine in view.quarantined(&self.tenant) {
-            quarantined.insert(quarantine.object, ());
-            let place = format!("block {}", quarantine.object);
-            let why = format!("quarantined: {}", quarantine.reason);
-            self.missing.add("quarantined", place, why);
-        }
         // A map by key: a view that was taken while a shard flushed may know its objects already.
         let mut blocks: BTreeMap<ObjectKey, TenantBlock> = BTreeMap::new();
         for (object, block) in view.blocks(&self.tenant) {
@@ -102,7 +98,7 @@ impl Snapshot {
         }
         for object in newer {
             if let Some(block) = object.block(&self.tenant)
-                && !quarantined.contains_key(&object.key)
+                && self.quarantined.iter().all(|damaged| damaged.object != object.key)
             {
                 blocks.insert(object.key, block.clone());
             }
@@ -111,6 +107,16 @@ impl Snapshot {
             blocks.into_iter().map(|(object, block)| BlockRef { object, block }).collect();
         let newest = |block: &BlockRef| (std::cmp::Reverse(block.block.max_time), block.object);
         self.blocks.sort_by_key(newest);
+    }
+
+    /// Names the damaged blocks that `range` misses.
+    pub(super) fn miss_quarantined(&self, range: TimeRange, missing: &mut Missing) {
+        for damaged in &self.quarantined {
+            if range.overlaps(damaged.min_time, damaged.max_time) {
+                let why = format!("quarantined: {}", damaged.reason);
+                missing.add("quarantined", format!("block {}", damaged.object), why);
+            }
+        }
     }
 
     /// Whether nothing at all could be read: no head, and every block there is is missing.

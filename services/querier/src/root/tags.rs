@@ -55,7 +55,9 @@ impl Read for Names<'_> {
             end_unix_nanos,
             limit: ask.limit,
         };
-        let blocks = snapshot.blocks_in(ask.range.unwrap_or(TimeRange::ALL), 0, false);
+        let range = ask.range.unwrap_or(TimeRange::ALL);
+        snapshot.miss_quarantined(range, missing);
+        let blocks = snapshot.blocks_in(range, 0, false);
         let sources = root.blocks.sources(&blocks);
         let (leaf, heads) = futures::join!(
             root.blocks.engine().tag_names(&sources, &request),
@@ -96,7 +98,9 @@ impl Read for Values<'_> {
             limit: ask.limit,
             bytes_max,
         };
-        let blocks = snapshot.blocks_in(ask.range.unwrap_or(TimeRange::ALL), 0, false);
+        let range = ask.range.unwrap_or(TimeRange::ALL);
+        snapshot.miss_quarantined(range, missing);
+        let blocks = snapshot.blocks_in(range, 0, false);
         let sources = root.blocks.sources(&blocks);
         let (leaf, heads) = futures::join!(
             root.blocks.engine().tag_values(&sources, &request),

@@ -267,6 +267,8 @@ async fn a_damaged_block_is_named_and_quarantined() {
     let reply = cluster.search("{}", "").await;
     assert_eq!(reply.ids(), ["4", "2"]);
     assert!(reply.partial().unwrap().contains("quarantined"), "{:?}", reply.partial());
+    let elsewhere = cluster.search("{}", "&start=1&end=2").await;
+    assert_eq!(elsewhere.partial(), None, "a time it has no spans of misses nothing");
     let metrics = cluster.metrics.render().unwrap();
     assert!(metrics.contains("clew_querier_damaged_blocks_total 1"), "{metrics}");
     cluster.stop.stop();
