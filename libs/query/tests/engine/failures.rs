@@ -159,6 +159,26 @@ fn fragments_too_old_for_the_answer_are_not_named() {
 }
 
 #[test]
+fn traces_of_one_start_are_ordered_by_id_over_all_sources() {
+    run(async {
+        let Setup { bucket, reader, engine } = setup();
+        let span = SpanModel { id: 1, ..later_span() };
+        let mut sources = Vec::new();
+        for id in [9u8, 3, 6] {
+            let trace = TraceModel { id, spans: vec![span.clone()] };
+            let mut table = SpanTable::new(3);
+            table.push(&encode(&trace, &span)).unwrap();
+            let block = put_block(&bucket, &format!("block-{id}"), &table).await;
+            // A block may end later than its spans start, never earlier.
+            let max_time = clew_model::UnixNanos(span.start);
+            sources.push(counted(reader.source(BlockRef { max_time, ..block })));
+        }
+        let outcome = engine.search(&dynamic(&sources), &plan("{}", 2)).await.unwrap();
+        assert_eq!(ids(&outcome.response), [3, 6]);
+    });
+}
+
+#[test]
 fn what_was_read_once_is_not_read_again() {
     run(async {
         let Setup { bucket, reader, engine } = setup();

@@ -166,6 +166,15 @@ fn leaf() -> impl Strategy<Value = Expr> {
     ]
 }
 
+fn word_of_root() -> impl Strategy<Value = Expr> {
+    let word = prop::sample::select(vec!["x", "y", ""]).prop_map(str::to_owned);
+    let field = prop::sample::select(vec!["rootName", "rootServiceName"]);
+    prop_oneof![
+        2 => (field, word).prop_map(|(field, word)| Expr::Test(field, "=", Val::Text(word))),
+        1 => (10u64..90).prop_map(Expr::TraceDuration),
+    ]
+}
+
 /// Event conditions are not negated: what a filter means for spans without events is not at stake.
 pub fn filters() -> impl Strategy<Value = Expr> {
     let word = prop::sample::select(vec!["x", "y", ""]).prop_map(str::to_owned);
@@ -175,6 +184,8 @@ pub fn filters() -> impl Strategy<Value = Expr> {
         word,
     )
         .prop_map(|(field, op, value)| Expr::Event(field, op, value));
+    // Facts of the whole trace together with facts of a span: a fragment alone cannot tell.
+    let across = (word_of_root(), leaf()).prop_map(|(root, leaf)| Expr::And(vec![root, leaf]));
     let negated = leaf().prop_recursive(2, 6, 3, |inner| {
         prop_oneof![
             inner.clone().prop_map(|inner| Expr::Not(Box::new(inner))),
@@ -182,7 +193,7 @@ pub fn filters() -> impl Strategy<Value = Expr> {
             prop::collection::vec(inner, 2..4).prop_map(Expr::Or),
         ]
     });
-    prop_oneof![6 => negated, 1 => event].prop_recursive(2, 8, 3, |inner| {
+    prop_oneof![6 => negated, 1 => event, 3 => across].prop_recursive(2, 8, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::And),
             prop::collection::vec(inner, 2..4).prop_map(Expr::Or),

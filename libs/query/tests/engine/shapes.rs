@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use clew_block::SpanTable;
-use clew_model::ErrorKind;
+use clew_model::{ErrorKind, TraceId};
 use clew_node::Tasks;
 use clew_proto::common::v1::any_value::Value;
 use clew_proto::query::v1::{SearchRequest, TagValuesRequest};
 use clew_proto::tempopb::{Span, TraceSearchMetadata};
-use clew_query::{Engine, QueryError, QueryLimits, SearchPlan, SpanSource, TableSource};
+use clew_query::{
+    Engine, QueryError, QueryLimits, SearchPlan, SpanSource, TableSource, decode_ids,
+};
 
 use super::run;
 use super::spans::{Event, Resource, SpanModel, TraceModel, Val, encode};
@@ -106,6 +108,26 @@ fn spans_show_what_the_query_mentions() {
             ("nestedSetParent", Value::IntValue(0)),
         ]
     );
+}
+
+#[test]
+fn a_fragment_is_a_candidate_by_what_it_alone_can_tell() {
+    let child = TraceModel { id: 9, spans: vec![span(2)] };
+    let root = SpanModel { parent: 0, name: "root".to_owned(), ..span(1) };
+    let root = TraceModel { id: 9, spans: vec![root] };
+    let sources = [source(&[child]), source(&[root])].concat();
+    let plan = SearchPlan::from_request(&request("{ rootName = `root` && name = `op2` }")).unwrap();
+    let plan = plan.with_split([TraceId([9; 16])]);
+    run(async {
+        let engine = engine(QueryLimits::default());
+        let outcome = engine.search(&sources, &plan).await.unwrap();
+        assert_eq!(outcome.response.traces, []);
+        let ids = decode_ids(&outcome.response.split_candidates).unwrap();
+        assert_eq!(ids, [TraceId([9; 16])]);
+        let gathered = engine.fetch_traces(&sources, &ids).await.unwrap();
+        let judged = engine.search_traces(gathered.response.traces, &plan).await.unwrap();
+        assert_eq!(judged.traces[0].metadata.as_ref().unwrap().root_trace_name, "root");
+    });
 }
 
 #[test]
