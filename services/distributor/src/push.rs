@@ -106,12 +106,11 @@ impl Ingest {
         // and its bytes stay counted until then.
         let ingest = self.clone();
         let sending = async move {
-            let patience = ingest.append_timeout();
-            let clock = ingest.deps.clock.clone();
-            let retry_after = ingest.retry_after();
-            clock.timeout(patience, delivery.run(ingest)).await.unwrap_or_else(|| {
+            let (clock, patience) = (ingest.deps.clock.clone(), ingest.append_timeout());
+            clock.timeout(patience, delivery.run(ingest.clone())).await.unwrap_or_else(|| {
+                ingest.metrics.append_failures.with_label_values(&["timeout"]).inc();
                 let message = format!("a shard did not answer within {patience:?}");
-                Err(Refusal::Unavailable { reason: "append_timeout", message, retry_after })
+                Err(ingest.unavailable("append_timeout", &message))
             })
         };
         let sent = self.deps.tasks.run(sending).await;
@@ -138,7 +137,7 @@ impl Ingest {
         let body = coding.decode(raw, self.scan_limits.request_bytes_max, &mut hold)?;
         let body = match format {
             Format::Protobuf => body,
-            Format::Json => self.from_json(&body, &mut hold)?,
+            Format::Json => self.rewrite_json(&body, &mut hold)?,
         };
         if let Some(limit) = &self.rate_limit {
             limit.take(&tenant, body.len(), self.deps.clock.monotonic())?;
@@ -156,7 +155,7 @@ impl Ingest {
         Ok(Prepared { outcome, delivery })
     }
 
-    fn from_json(&self, json: &Bytes, hold: &mut Hold) -> Result<Bytes, Refusal> {
+    fn rewrite_json(&self, json: &Bytes, hold: &mut Hold) -> Result<Bytes, Refusal> {
         // Protobuf is shorter than the JSON of the same data.
         hold.grow(json.len())?;
         let protobuf = json_to_protobuf(json, &self.scan_limits)?;

@@ -220,7 +220,9 @@ impl From<Refusal> for Problem {
 pub(crate) fn shorten(mut text: String, bytes_max: usize) -> String {
     const MARK: &str = "…";
     if text.len() > bytes_max {
-        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub(MARK.len())));
+        let room = bytes_max.saturating_sub(MARK.len());
+        let cut = (0..=room).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(cut.unwrap_or(0));
         text.push_str(MARK);
     }
     text
