@@ -37,7 +37,7 @@ def test_kill_9_in_the_middle_of_ingest(clew):
         def send_all():
             number = 0
             while not stop.is_set():
-                ledger.send(ledger.batch(number=number), timeout=3)
+                ledger.send(ledger.batch(traces=2, spans=20, number=number), timeout=3)
                 number += 1
 
         sender = threading.Thread(target=send_all)
@@ -48,11 +48,13 @@ def test_kill_9_in_the_middle_of_ingest(clew):
         sender.join()
         server.start()
         ledger.connect()
-        ledger.verify()
+        ledger.verify(sample=500)
     assert ledger.acked, "nothing was acknowledged"
+    ledger.verify()
     ledger.verify_search()
     server.flush()
-    ledger.verify()
+    ledger.verify(sample=1_000)
+    ledger.verify_search()
 
 
 @pytest.mark.parametrize("step", FLUSH_STEPS)
