@@ -145,10 +145,10 @@ pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map(Span).ok_or_else(|| {
+        let given = Value::deserialize(deserializer)?;
+        given.as_str().and_then(parse_duration).map(Span).ok_or_else(|| {
             serde::de::Error::custom(format!(
-                "{text:?} is no duration, use a form like 30s or 1m30s"
+                "{given} is no duration, use a form like 30s or 1m30s"
             ))
         })
     }
@@ -275,6 +275,37 @@ fn is_service_link(name: &str) -> bool {
         || name.contains("_SERVICE_PORT")
         || name.ends_with("_PORT")
         || (name.contains("_PORT_") && (name.contains("_TCP") || name.contains("_UDP")))
+}
+
+/// `url` without the password in it, if it has one: `scheme://user:<secret>@host`.
+pub fn hide_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    match authority
+        .rsplit_once('@')
+        .and_then(|(user, _)| user.split_once(':').map(|(u, p)| (u, p.len())))
+    {
+        Some((user, password)) => {
+            let after = &rest[user.len() + 1 + password..];
+            format!("{scheme}://{user}:<secret>{after}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// The tree of settings as it may be shown: no text in it carries a password.
+pub fn shown<T: Serialize>(config: &T) -> Result<Value, ConfigError> {
+    fn hide(tree: &mut Value) {
+        match tree {
+            Value::String(text) => *text = hide_password(text),
+            Value::Array(items) => items.iter_mut().for_each(hide),
+            Value::Object(map) => map.values_mut().for_each(hide),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut tree = tree_of(config)?;
+    hide(&mut tree);
+    Ok(tree)
 }
 
 /// The environment variable (without prefix) that sets `key`.
@@ -429,6 +460,20 @@ mod tests {
         assert_eq!(sample.token.reveal(), "canary");
         let shown = format!("{sample:?} {}", serde_json::to_string(&sample).unwrap());
         assert!(!shown.contains("canary"), "{shown}");
+    }
+
+    #[test]
+    fn passwords_in_urls_are_hidden() {
+        for (url, shown) in [
+            ("s3://user:pa:ss@bucket/a", "s3://user:<secret>@bucket/a"),
+            ("https://:p@host", "https://:<secret>@host"),
+            ("https://user@host/a:b@c", "https://user@host/a:b@c"),
+            ("https://host:80/x", "https://host:80/x"),
+            ("/a/folder:x@y", "/a/folder:x@y"),
+            ("://", "://"),
+        ] {
+            assert_eq!(hide_password(url), shown);
+        }
     }
 
     #[test]

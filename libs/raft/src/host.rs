@@ -269,11 +269,12 @@ impl Host {
 
     /// Makes a new group's first membership, and a lone voter lead without waiting for a timer.
     async fn join(&self, spec: &GroupSpec, member: &Arc<Member>) -> Result<(), Error> {
-        if let Some(voters) = &spec.bootstrap {
+        let is_new = !member.raft.is_initialized().await.map_err(|fatal| member.fatal(&fatal))?;
+        if let Some(voters) = spec.bootstrap.as_ref().filter(|_| is_new) {
             let voters: BTreeMap<u64, NodeAddr> =
                 voters.iter().map(|(replica, addr)| (replica.0, addr.clone())).collect();
             match member.raft.initialize(voters).await {
-                // Not allowed means that there is a log already.
+                // Not allowed means that a log has come from a peer meanwhile.
                 Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
                 Err(RaftError::APIError(error)) => return Err(Error::Members(error.to_string())),
                 Err(RaftError::Fatal(fatal)) => return Err(member.fatal(&fatal)),
@@ -343,3 +344,6 @@ fn config(spec: &GroupSpec) -> Config {
         ..Config::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,6 +127,11 @@ impl Config {
         bucket
     }
 
+    /// The bucket's place as it may be shown.
+    pub(crate) fn bucket_shown(&self) -> String {
+        clew_node::config::hide_password(&self.bucket().url)
+    }
+
     /// What no single setting shows.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.roles.is_empty() {
@@ -156,7 +161,8 @@ impl Config {
 
     /// The settings as YAML, secrets hidden.
     pub(crate) fn to_yaml(&self) -> Result<String, ConfigError> {
-        serde_yaml_ng::to_string(self).map_err(|error| wrong("config", &error.to_string()))
+        let shown = clew_node::config::shown(self)?;
+        serde_yaml_ng::to_string(&shown).map_err(|error| wrong("config", &error.to_string()))
     }
 }
 

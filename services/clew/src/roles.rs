@@ -12,7 +12,7 @@ use clew_metastore::Metastore;
 use clew_model::ErrorKind;
 use clew_node::config::ConfigError;
 use clew_node::rpc::Channel;
-use clew_node::{Deps, Problem};
+use clew_node::{Deps, Problem, Tasks};
 use clew_proto::metastore::v1::ViewRequest;
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
 use clew_querier::{Querier, VersionInfo};
@@ -70,9 +70,10 @@ pub(crate) async fn build(config: &Config, deps: &Deps) -> Result<Built, ServeEr
     };
     let mut built =
         Built { store, host, metastore, ingester, distributor: None, querier: None, shards: None };
+    built.shards = built.ingester.as_ref().map(|ingester| Channel::local(ingester.server()));
     if config.runs(Role::Distributor) || config.runs(Role::Querier) {
-        let shards = match &built.ingester {
-            Some(ingester) => Channel::local(ingester.server()),
+        let shards = match built.shards.take() {
+            Some(here) => here,
             None => Channel::connect(&config.peers.ingester)?,
         };
         let map = shard_map(&metastore_channel).await?;
@@ -147,7 +148,9 @@ fn build_distributor(
     }
     let multitenancy_enabled = config.multitenancy_enabled;
     let parts = clew_distributor::Parts { router, multitenancy_enabled };
-    Ok(Some(config.distributor.clone().build(deps.clone(), parts)?))
+    // Threads of its own: decompressing a request must not wait until a flush has built its blocks.
+    let deps = Deps { tasks: Tasks::new(cores()), ..deps.clone() };
+    Ok(Some(config.distributor.clone().build(deps, parts)?))
 }
 
 fn build_querier(

@@ -196,7 +196,7 @@ fn announce(config: &Config) {
         otlp_grpc = config.otlp_grpc_addr,
         otlp_http = config.otlp_http_addr,
         rpc = config.rpc_addr,
-        bucket = config.bucket().url,
+        bucket = config.bucket_shown(),
         "ready"
     );
 }

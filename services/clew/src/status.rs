@@ -104,7 +104,7 @@ async fn status(State(status): State<Status>) -> Response {
             "otlp_http": config.otlp_http_addr,
             "rpc": config.rpc_addr,
         },
-        "bucket": config.bucket().url,
+        "bucket": config.bucket_shown(),
         "multitenancy_enabled": config.multitenancy_enabled,
     });
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()

@@ -27,6 +27,10 @@ use crate::{Config, IngesterError};
 /// The file in the data directory that names this disk.
 const DISK_ID_FILE: &str = "disk-id";
 
+/// The largest log entry. An entry is cut at `entry_bytes_max`, but a batch with a single span above
+/// it goes in whole: the distributor takes spans of up to 16 MiB.
+const PAYLOAD_BYTES_MAX: usize = 40 << 20;
+
 /// What an ingester is built from besides the world.
 pub struct Parts {
     /// The process's raft groups.
@@ -78,7 +82,10 @@ impl Config {
                 group: GroupId::shard(view.shard.0, view.incarnation.0),
                 replica: raft_replica(joined.replica),
                 bootstrap: Some(bootstrap),
-                options: GroupOptions::default(),
+                options: GroupOptions {
+                    payload_bytes_max: PAYLOAD_BYTES_MAX,
+                    ..GroupOptions::default()
+                },
             };
             let shard = Shard::new(ShardParts {
                 shard: view.shard,

@@ -15,7 +15,11 @@ pub(crate) fn tag_of(path: &str) -> Result<String, Fault> {
         return Err(Fault::new(http::StatusCode::NOT_FOUND, "404 page not found"));
     };
     let once = decode(name)?;
-    if is_encoded(&once) { decode(&once) } else { Ok(once) }
+    if is_encoded(&once) {
+        // What is no text after a second round was meant as it stands: `span.per%cent`.
+        return Ok(decode(&once).unwrap_or(once));
+    }
+    Ok(once)
 }
 
 fn decode(text: &str) -> Result<String, Fault> {
@@ -55,6 +59,7 @@ mod tests {
             ("/api/v2/search/tag/span.%2522a%2520b%2522/values", "span.\"a b\""),
             ("/api/v2/search/tag/.100%25/values", ".100%"),
             ("/api/v2/search/tag/.a+b/values", ".a+b"),
+            ("/api/v2/search/tag/.per%25cent/values", ".per%cent"),
             ("/api/v2/search/tag/values/values", "values"),
         ] {
             assert_eq!(tag_of(path).unwrap(), tag, "{path}");
