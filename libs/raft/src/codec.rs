@@ -13,8 +13,7 @@ use prost::Message;
 use crate::error::Error;
 use crate::ids::NodeAddr;
 use crate::types::{
-    Command, Proposal, RaftEntry, RaftLogId, RaftMembership, RaftVote, SnapshotMeta,
-    StoredMembership,
+    Command, RaftEntry, RaftLogId, RaftMembership, RaftVote, SnapshotMeta, StoredMembership,
 };
 
 const FRAME_VERSION: u8 = 1;
@@ -241,7 +240,7 @@ pub(crate) fn snapshot_meta_from_msg(msg: SnapshotMetaMsg) -> Result<SnapshotMet
 pub(crate) fn entry_to_msg(entry: &RaftEntry) -> EntryMsg {
     let payload = match &entry.payload {
         EntryPayload::Blank => PayloadMsg::Blank(true),
-        EntryPayload::Normal(proposal) => match &proposal.command {
+        EntryPayload::Normal(command) => match command {
             Command::Data(data) => PayloadMsg::Data(data.clone()),
             Command::Flushed(id) => PayloadMsg::Flushed(log_id_to_msg((*id).into())),
         },
@@ -258,10 +257,10 @@ pub(crate) fn entry_from_msg(msg: EntryMsg) -> Result<RaftEntry, Error> {
     };
     let payload = match msg.payload {
         Some(PayloadMsg::Blank(_)) => EntryPayload::Blank,
-        Some(PayloadMsg::Data(data)) => EntryPayload::Normal(Proposal::from(Command::Data(data))),
+        Some(PayloadMsg::Data(data)) => EntryPayload::Normal(Command::Data(data)),
         Some(PayloadMsg::Flushed(id)) => {
             let id = log_id_from_msg(&id)?;
-            EntryPayload::Normal(Proposal::from(Command::Flushed(id.into())))
+            EntryPayload::Normal(Command::Flushed(id.into()))
         }
         Some(PayloadMsg::Membership(membership)) => {
             EntryPayload::Membership(membership_from_msg(membership)?)
@@ -276,7 +275,7 @@ pub(crate) fn entry_from_msg(msg: EntryMsg) -> Result<RaftEntry, Error> {
 pub(crate) fn entry_bytes(entry: &RaftEntry) -> usize {
     const OVERHEAD: usize = 128;
     let payload = match &entry.payload {
-        EntryPayload::Normal(proposal) => match &proposal.command {
+        EntryPayload::Normal(command) => match command {
             Command::Data(data) => data.len(),
             Command::Flushed(_) => 0,
         },
@@ -307,8 +306,8 @@ pub(crate) mod tests {
         let data = prop::collection::vec(any::<u8>(), 0..200);
         let payload = prop_oneof![
             Just(EntryPayload::Blank),
-            data.prop_map(|d| EntryPayload::Normal(Command::Data(d.into()).into())),
-            log_id().prop_map(|i| EntryPayload::Normal(Command::Flushed(i.into()).into())),
+            data.prop_map(|d| EntryPayload::Normal(Command::Data(d.into()))),
+            log_id().prop_map(|i| EntryPayload::Normal(Command::Flushed(i.into()))),
             membership().prop_map(EntryPayload::Membership),
         ];
         (log_id(), payload).prop_map(|(log_id, payload)| RaftEntry { log_id, payload })
@@ -367,7 +366,7 @@ pub(crate) mod tests {
     fn the_format_is_pinned() {
         let entry = RaftEntry {
             log_id: RaftLogId::new(CommittedLeaderId::new(3, 7), 300),
-            payload: EntryPayload::Normal(Command::Data(Bytes::from_static(b"abc")).into()),
+            payload: EntryPayload::Normal(Command::Data(Bytes::from_static(b"abc"))),
         };
         let record = frame(&entry_to_msg(&entry));
         let body = [0x0a, 7, 0x08, 3, 0x10, 7, 0x18, 0xac, 0x02, 0x1a, 3, b'a', b'b', b'c'];

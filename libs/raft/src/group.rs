@@ -269,3 +269,10 @@ pub(crate) async fn purge_behind_watermark(
         }
     }
 }
+
+#[cfg(test)]
+impl<S> Group<S> {
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+}

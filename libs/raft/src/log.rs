@@ -65,8 +65,9 @@ impl State {
     }
 
     fn truncate(&mut self, since: u64, last: Option<RaftLogId>) {
-        while let Some(entry) = self.tail.pop_back_if(|entry| entry.log_id.index >= since) {
-            self.tail_bytes -= codec::entry_bytes(&entry);
+        while self.tail.back().is_some_and(|entry| entry.log_id.index >= since) {
+            let dropped = self.tail.pop_back().map_or(0, |entry| codec::entry_bytes(&entry));
+            self.tail_bytes -= dropped;
         }
         self.last = last;
     }
@@ -143,14 +144,6 @@ impl GroupLog {
         let last = newest.map(|entry| entry.log_id).max(purged);
         let state = State { purged, last, ..State::default() };
         Ok(Arc::new(GroupLog { store, group, limits, state: Mutex::new(state) }))
-    }
-
-    pub(crate) fn group(&self) -> GroupId {
-        self.group
-    }
-
-    pub(crate) fn store(&self) -> &Arc<LogStore> {
-        &self.store
     }
 
     /// The last entry that was purged.
@@ -241,12 +234,13 @@ impl GroupLog {
         let marker = codec::frame(&codec::log_id_to_msg(upto));
         let ops = vec![
             Op::put_record(self.group, Record::Purged, marker),
-            Op::DeleteRange { family: keys::LOG, start: start.clone(), end: end.clone() },
+            Op::DeleteRange { family: keys::LOG, start: start.clone(), end },
         ];
         // Synced, since files are unlinked next: without the marker the log would have a hole.
         self.store.write(ops, Sync::Yes).await?;
         let store = Arc::clone(&self.store);
-        runtime::blocking(move || store.drop_files(start, end)).await
+        let last = keys::entry(self.group, upto.index);
+        runtime::blocking(move || store.drop_files(start, last)).await
     }
 
     fn vote(&self) -> Result<Option<RaftVote>, Error> {

@@ -83,7 +83,7 @@ impl<S: StateMachine> Machine<S> {
         self.applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Reply::none(),
-            EntryPayload::Normal(proposal) => match proposal.command {
+            EntryPayload::Normal(command) => match command {
                 Command::Data(data) => {
                     Reply::new(self.state.write().apply(entry.log_id.into(), data))
                 }

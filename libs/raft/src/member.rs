@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::ids::{GroupId, LogId, NodeAddr, ReplicaId};
 use crate::log::GroupLog;
 use crate::runtime;
-use crate::types::{Command, Proposal, Raft, RaftEntry, Reply, Types};
+use crate::types::{Command, Raft, RaftEntry, Reply, Types};
 use crate::wire::{Answer, Call, Request, snapshot_answer};
 
 /// Who leads a group, by the vote this replica has saved.
@@ -152,10 +152,10 @@ impl Member {
             let waiting = Arc::clone(&self.admission).acquire_owned().await;
             let admission = waiting.map_err(|_| self.stopped("it was closed"))?;
             handed_over = true;
-            let proposal = Proposal::from(command);
-            let outcome = self.raft.client_write_ff(proposal).await;
+            let outcome = self.raft.client_write_ff(command).await;
             let outcome = outcome.map_err(|fatal| self.fatal(&fatal))?;
-            Pending { outcome: Some(outcome), admission: Some(admission) }.outcome().await
+            let pending = Pending { outcome: Some(outcome), admission: Some(admission) };
+            pending.outcome().await.ok_or_else(|| self.stopped(self.stop_reason()))
         };
         match self.clock.timeout(timeout, proposed).await {
             Some(Ok(Ok(response))) => Ok((response.log_id.into(), response.data)),
@@ -340,6 +340,13 @@ impl Member {
         Error::Stopped { group: self.group, reason: reason.to_string() }
     }
 
+    fn stop_reason(&self) -> String {
+        match &self.raft.metrics().borrow().running_state {
+            Ok(()) => "it is stopping".to_owned(),
+            Err(fatal) => fatal.to_string(),
+        }
+    }
+
     pub(crate) fn fatal(&self, fatal: &Fatal<u64>) -> Error {
         self.stopped(fatal)
     }
@@ -369,7 +376,7 @@ fn fatal_of(error: RaftError<u64>) -> Fatal<u64> {
 
 fn committed_entry(entry: RaftEntry) -> CommittedEntry {
     let data = match entry.payload {
-        EntryPayload::Normal(proposal) => match proposal.command {
+        EntryPayload::Normal(command) => match command {
             Command::Data(data) => Some(data),
             Command::Flushed(_) => None,
         },
@@ -386,11 +393,11 @@ struct Pending {
 }
 
 impl Pending {
-    async fn outcome(mut self) -> Result<ClientWriteResult<Types>, Error> {
-        let Some(outcome) = &mut self.outcome else { return Err(Error::Closed) };
-        let result = outcome.await;
+    /// Nothing if the replica stops before.
+    async fn outcome(mut self) -> Option<ClientWriteResult<Types>> {
+        let result = self.outcome.as_mut()?.await;
         self.outcome = None;
-        result.map_err(|_| Error::Closed)
+        result.ok()
     }
 }
 
@@ -426,4 +433,12 @@ async fn follow_leadership(
         }
     }
     leadership.send_modify(|last| *last = Leadership { term: last.term, ..Leadership::default() });
+}
+
+#[cfg(test)]
+impl Member {
+    /// How many confirmations of leadership have begun.
+    pub(crate) fn rounds_begun(&self) -> u64 {
+        self.rounds.begun.load(Ordering::SeqCst)
+    }
 }

@@ -60,7 +60,7 @@ impl ShardState {
                 self.memberships.push(StoredMembership::new(Some(entry.log_id), membership));
                 Reply::none()
             }
-            EntryPayload::Normal(proposal) => match proposal.command {
+            EntryPayload::Normal(command) => match command {
                 Command::Data(_) => Reply::none(),
                 Command::Flushed(id) => {
                     self.flushed(id.into(), entry.log_id);

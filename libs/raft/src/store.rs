@@ -82,8 +82,9 @@ impl LogStore {
     /// [`Error::Corrupt`] if synced data is damaged, [`Error::Database`] if it can not be opened
     /// (it may be open in another process).
     pub fn open(path: &Path, options: &LogOptions, deps: &Deps) -> Result<Arc<LogStore>, Error> {
+        let cache = Cache::new_lru_cache(options.cache_bytes);
         let families = keys::FAMILIES
-            .map(|family| ColumnFamilyDescriptor::new(family, family_options(options)));
+            .map(|family| ColumnFamilyDescriptor::new(family, family_options(options, &cache)));
         let db = DB::open_cf_descriptors(&database_options(options), path, families)?;
         let inner = Arc::new(Inner {
             db: RwLock::new(Some(db)),
@@ -200,10 +201,11 @@ impl LogStore {
     }
 
     /// Unlinks the files of the log that lie inside a deleted range, rather than let compactions
-    /// read them once more. The deletion must be synced before: a file is gone at once.
-    pub(crate) fn drop_files(&self, start: Vec<u8>, end: Vec<u8>) -> Result<(), Error> {
+    /// read them once more. The deletion must be synced before: a file is gone at once. Unlike the
+    /// end of a deletion, `last` belongs to the range: a file that ends with it goes.
+    pub(crate) fn drop_files(&self, start: Vec<u8>, last: Vec<u8>) -> Result<(), Error> {
         let dropped =
-            self.read(|db| Ok(db.delete_file_in_range_cf(family(db, keys::LOG)?, start, end)?));
+            self.read(|db| Ok(db.delete_file_in_range_cf(family(db, keys::LOG)?, start, last)?));
         if let Err(error) = &dropped
             && *error != Error::Closed
         {
@@ -261,7 +263,7 @@ fn database_options(options: &LogOptions) -> Options {
     database
 }
 
-fn family_options(options: &LogOptions) -> Options {
+fn family_options(options: &LogOptions, cache: &Cache) -> Options {
     let mut family = Options::default();
     family.set_write_buffer_size(options.write_buffer_bytes);
     family.set_max_write_buffer_number(3);
@@ -279,7 +281,7 @@ fn family_options(options: &LogOptions) -> Options {
     family.set_blob_gc_age_cutoff(0.25);
     family.set_blob_gc_force_threshold(0.8);
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(options.cache_bytes));
+    table.set_block_cache(cache);
     family.set_block_based_table_factory(&table);
     family
 }

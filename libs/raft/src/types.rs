@@ -6,14 +6,13 @@ use std::fmt;
 
 use bytes::Bytes;
 use openraft::{CommittedLeaderId, TokioRuntime};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::ids::{LogId, NodeAddr, ReplicaId};
 
 openraft::declare_raft_types!(
     /// openraft's type configuration.
     pub(crate) Types:
-        D = Proposal,
+        D = Command,
         R = Reply,
         NodeId = u64,
         Node = NodeAddr,
@@ -40,32 +39,6 @@ pub(crate) enum Command {
     Data(Bytes),
     /// Everything up to this entry is in flushed objects.
     Flushed(LogId),
-}
-
-/// A command on its way into the log.
-#[derive(Debug)]
-pub(crate) struct Proposal {
-    pub(crate) command: Command,
-    /// Held until the entry is appended: openraft's own queue has no bound.
-    pub(crate) admission: Option<OwnedSemaphorePermit>,
-}
-
-impl Clone for Proposal {
-    fn clone(&self) -> Self {
-        Proposal::from(self.command.clone())
-    }
-}
-
-impl PartialEq for Proposal {
-    fn eq(&self, other: &Self) -> bool {
-        self.command == other.command
-    }
-}
-
-impl From<Command> for Proposal {
-    fn from(command: Command) -> Self {
-        Proposal { command, admission: None }
-    }
 }
 
 /// The state machine's answer, its type erased on the way through openraft.

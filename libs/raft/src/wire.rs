@@ -184,14 +184,13 @@ impl Request {
 /// openraft relies on entries without gaps right after the previous one and does not check it.
 fn append_from_msg(msg: AppendMsg) -> Result<AppendEntriesRequest<Types>, Error> {
     let prev_log_id = codec::log_id_option(&msg.previous)?;
-    let mut next = prev_log_id.map_or(0, |previous| previous.index + 1);
+    let first = prev_log_id.map_or(0, |previous| previous.index + 1);
     let mut entries = Vec::with_capacity(msg.entries.len());
-    for entry in msg.entries {
+    for (next, entry) in (first..).zip(msg.entries) {
         let entry = codec::entry_from_msg(entry)?;
         if entry.log_id.index != next {
             return Err(Error::corrupt("append request", "its entries have gaps"));
         }
-        next += 1;
         entries.push(entry);
     }
     Ok(AppendEntriesRequest {
@@ -270,6 +269,7 @@ impl Answer {
 
 /// Splits openraft's answer to a snapshot chunk into what the sender must hear and what stops the
 /// replica.
+#[allow(clippy::result_large_err, reason = "openraft's own error, turned into ours right away")]
 pub(crate) fn snapshot_answer(
     result: Result<InstallSnapshotResponse<u64>, RaftError<u64, InstallSnapshotError>>,
 ) -> Result<Answer, openraft::error::Fatal<u64>> {

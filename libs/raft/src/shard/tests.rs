@@ -1,5 +1,7 @@
 //! The shard's state against a naive model of what was in force where.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use openraft::{CommittedLeaderId, Membership};
 use proptest::prelude::*;
 
@@ -35,13 +37,14 @@ fn step() -> impl Strategy<Value = Step> {
 /// Turns steps into a log that starts with a membership, as every log does.
 fn log(steps: Vec<Step>) -> Vec<RaftEntry> {
     let members = |count: u64| {
-        let nodes = (0..=count).map(|replica| (replica, NodeAddr::default())).collect();
-        EntryPayload::Membership(Membership::new(vec![[count].into()], nodes))
+        let nodes = (0..=count).map(|replica| (replica, NodeAddr::default()));
+        let nodes: BTreeMap<_, _> = nodes.collect();
+        EntryPayload::Membership(Membership::new(vec![BTreeSet::from([count])], nodes))
     };
     let mut log = vec![RaftEntry { log_id: id(0, 0), payload: members(1) }];
     let (mut term, mut index) = (1, 1u64);
     for step in steps {
-        let data = |command: Command| EntryPayload::Normal(command.into());
+        let data = EntryPayload::Normal;
         let payload = match step {
             Step::Blank => EntryPayload::Blank,
             Step::Data => data(Command::Data(Bytes::from_static(b"spans"))),
@@ -77,8 +80,7 @@ proptest! {
         let mut state = ShardState::default();
         let mut watermark = None;
         for entry in &log {
-            if let EntryPayload::Normal(proposal) = &entry.payload
-                && let Command::Flushed(upto) = proposal.command
+            if let EntryPayload::Normal(Command::Flushed(upto)) = entry.payload
                 && RaftLogId::from(upto) < entry.log_id
             {
                 watermark = watermark.max(Some(RaftLogId::from(upto)));

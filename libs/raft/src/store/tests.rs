@@ -113,7 +113,7 @@ proptest! {
             let (group, other) = (GroupId::metastore(), GroupId::shard(0, 1));
             store.save_snapshot(other, &meta(77), b"other").await.unwrap();
             for (size, index) in sizes.into_iter().zip(1..) {
-                let bytes: Vec<u8> = (0..size).map(|at| (at * 31 + size) as u8).collect();
+                let bytes: Vec<u8> = (0..size).map(|at| u8::try_from((at * 31 + size) % 251).unwrap()).collect();
                 store.save_snapshot(group, &meta(index), &bytes).await.unwrap();
                 assert_eq!(store.load_snapshot(group).unwrap(), Some((meta(index), bytes)));
             }

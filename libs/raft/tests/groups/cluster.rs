@@ -60,14 +60,21 @@ async fn a_leader_without_a_majority_confirms_nothing_and_refuses_more() {
     let cluster = Cluster::new(3);
     let options = GroupOptions { proposals_max: 2, ..GroupOptions::default() };
     let shards = cluster.open_shards(&options).await;
-    let old = leader(&shards).await;
-    let node = cluster.nodes.iter().find(|node| node.replica == old.replica()).unwrap();
-    cluster.network.set_cut(&node.addr, true);
     let short = Duration::from_millis(50);
-    for n in 0..2 {
-        let lost = old.append(payload(n), short).await;
-        assert_eq!(lost, Err(Error::Unconfirmed { group: SHARD }));
-    }
+    let (old, node) = loop {
+        let old = leader(&shards).await;
+        let node = cluster.nodes.iter().find(|node| node.replica == old.replica()).unwrap();
+        cluster.network.set_cut(&node.addr, true);
+        let lost = old.append(payload(0), short).await;
+        if lost == Err(Error::Unconfirmed { group: SHARD }) {
+            break (old, node);
+        }
+        // The first election was not over yet.
+        assert!(matches!(lost, Err(Error::NotLeader { .. })), "{lost:?}");
+        cluster.network.set_cut(&node.addr, false);
+    };
+    let lost = old.append(payload(1), short).await;
+    assert_eq!(lost, Err(Error::Unconfirmed { group: SHARD }));
     // Both places are still taken although the callers have gone.
     assert_eq!(old.append(payload(2), short).await, Err(Error::Overloaded { group: SHARD }));
 
@@ -176,13 +183,13 @@ async fn leadership_is_handed_over() {
     append(&shards, 0).await;
     let old = leader(&shards).await;
     let target = shards.iter().find(|shard| shard.replica() != old.replica()).unwrap();
-    until(&mut target.committed(), |index| *index >= *old.committed().borrow()).await;
+    let last = *old.committed().borrow();
+    until(&mut target.committed(), |index| *index >= last).await;
     old.set_heartbeats(false);
     let mut changes = old.leadership();
     eventually(async || {
         target.elect().await.unwrap();
-        let seen = Clock::system().timeout(Duration::from_millis(300), changes.changed());
-        let _ = seen.await;
+        let _ = Clock::system().timeout(Duration::from_millis(300), changes.changed()).await;
         changes.borrow().leader.filter(|leader| *leader != old.replica())
     })
     .await;

@@ -15,12 +15,12 @@ use clew_raft::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-pub const SHARD: GroupId = GroupId::shard(1, 1);
+pub(crate) const SHARD: GroupId = GroupId::shard(1, 1);
 /// A guard against tests that hang, not an expectation.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until what is watched is as wanted.
-pub async fn until<T>(watched: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) -> T
+pub(crate) async fn until<T>(watched: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) -> T
 where
     T: Clone + std::fmt::Debug,
 {
@@ -33,7 +33,7 @@ where
 }
 
 /// Repeats a check of something that can not be watched until it holds.
-pub async fn eventually<T>(mut check: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let repeated = async {
         loop {
             if let Some(found) = check().await {
@@ -47,7 +47,7 @@ pub async fn eventually<T>(mut check: impl AsyncFnMut() -> Option<T>) -> T {
 
 /// A state machine that adds numbers up and answers with the sum.
 #[derive(Debug, Default)]
-pub struct Sum(pub u64);
+pub(crate) struct Sum(pub u64);
 
 impl StateMachine for Sum {
     type Response = u64;
@@ -70,31 +70,31 @@ impl StateMachine for Sum {
     }
 }
 
-pub fn number(number: u64) -> Bytes {
+pub(crate) fn number(number: u64) -> Bytes {
     Bytes::copy_from_slice(&number.to_be_bytes())
 }
 
-pub fn payload(number: u64) -> Bytes {
+pub(crate) fn payload(number: u64) -> Bytes {
     Bytes::from(format!("payload {number} ").repeat(200))
 }
 
-pub fn open_store(path: &Path) -> Arc<LogStore> {
+pub(crate) fn open_store(path: &Path) -> Arc<LogStore> {
     LogStore::open(path, &LogOptions::default(), &Deps::system(1)).unwrap()
 }
 
 /// A process without peers.
-pub fn lone_host(path: &Path) -> Host {
+pub(crate) fn lone_host(path: &Path) -> Host {
     Host::new(open_store(path), Arc::new(NoPeers), Deps::system(1))
 }
 
-pub fn lone_spec(group: GroupId) -> GroupSpec {
+pub(crate) fn lone_spec(group: GroupId) -> GroupSpec {
     let replica = ReplicaId(1);
     let bootstrap = Some(BTreeMap::from([(replica, NodeAddr::default())]));
     GroupSpec { group, replica, bootstrap, options: GroupOptions::default() }
 }
 
 /// Copies the database of a running process as a crash would leave it.
-pub fn crash_image(from: &Path) -> TempDir {
+pub(crate) fn crash_image(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
@@ -104,7 +104,7 @@ pub fn crash_image(from: &Path) -> TempDir {
 }
 
 /// Everything committed behind an index, read in small pieces.
-pub async fn committed_behind<S>(group: &Group<S>, index: u64) -> Vec<CommittedEntry> {
+pub(crate) async fn committed_behind<S>(group: &Group<S>, index: u64) -> Vec<CommittedEntry> {
     let mut all: Vec<CommittedEntry> = Vec::new();
     loop {
         let from = all.last().map_or(index, |entry| entry.log_id.index);
@@ -116,20 +116,20 @@ pub async fn committed_behind<S>(group: &Group<S>, index: u64) -> Vec<CommittedE
     }
 }
 
-pub fn data(entries: &[CommittedEntry]) -> Vec<Bytes> {
+pub(crate) fn data(entries: &[CommittedEntry]) -> Vec<Bytes> {
     entries.iter().filter_map(|entry| entry.data.clone()).collect()
 }
 
 /// Which hosts exist and which links are cut.
 #[derive(Default)]
-pub struct Network {
+pub(crate) struct Network {
     hosts: Mutex<BTreeMap<NodeAddr, Host>>,
     cut: Mutex<BTreeSet<NodeAddr>>,
 }
 
 impl Network {
     /// Cuts a node off from all others, or joins it again.
-    pub fn set_cut(&self, addr: &NodeAddr, cut: bool) {
+    pub(crate) fn set_cut(&self, addr: &NodeAddr, cut: bool) {
         let mut all = self.cut.lock().unwrap();
         match cut {
             true => all.insert(addr.clone()),
@@ -160,27 +160,27 @@ impl Transport for Link {
 }
 
 /// One process of a cluster, with one replica of each of its groups.
-pub struct Node {
-    pub replica: ReplicaId,
-    pub addr: NodeAddr,
-    pub host: Host,
+pub(crate) struct Node {
+    pub(crate) replica: ReplicaId,
+    pub(crate) addr: NodeAddr,
+    pub(crate) host: Host,
     _dir: TempDir,
 }
 
 /// Several processes on one network.
-pub struct Cluster {
-    pub network: Arc<Network>,
-    pub nodes: Vec<Node>,
+pub(crate) struct Cluster {
+    pub(crate) network: Arc<Network>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 impl Cluster {
-    pub fn new(nodes: u64) -> Cluster {
+    pub(crate) fn new(nodes: u64) -> Cluster {
         let mut cluster = Cluster { network: Arc::default(), nodes: Vec::new() };
         (0..nodes).for_each(|_| cluster.add_node());
         cluster
     }
 
-    pub fn add_node(&mut self) {
+    pub(crate) fn add_node(&mut self) {
         let replica = ReplicaId(self.nodes.len() as u64 + 1);
         let addr = NodeAddr(format!("node-{}", replica.0));
         let dir = tempfile::tempdir().unwrap();
@@ -191,7 +191,7 @@ impl Cluster {
     }
 
     /// The specs of a new group on all nodes.
-    pub fn specs(&self, group: GroupId, options: &GroupOptions) -> Vec<GroupSpec> {
+    pub(crate) fn specs(&self, group: GroupId, options: &GroupOptions) -> Vec<GroupSpec> {
         let voters: BTreeMap<_, _> =
             self.nodes.iter().map(|node| (node.replica, node.addr.clone())).collect();
         let spec = |node: &Node| GroupSpec {
@@ -203,7 +203,7 @@ impl Cluster {
         self.nodes.iter().map(spec).collect()
     }
 
-    pub async fn open_shards(&self, options: &GroupOptions) -> Vec<ShardGroup> {
+    pub(crate) async fn open_shards(&self, options: &GroupOptions) -> Vec<ShardGroup> {
         let mut shards = Vec::new();
         for (node, spec) in self.nodes.iter().zip(self.specs(SHARD, options)) {
             shards.push(node.host.open_shard(spec).await.unwrap());
@@ -212,7 +212,7 @@ impl Cluster {
     }
 
     /// Opens a replica on the newest node that waits to be added.
-    pub fn newcomer(&self, group: GroupId, options: &GroupOptions) -> (&Node, GroupSpec) {
+    pub(crate) fn newcomer(&self, group: GroupId, options: &GroupOptions) -> (&Node, GroupSpec) {
         let node = self.nodes.last().unwrap();
         let (replica, options) = (node.replica, options.clone());
         (node, GroupSpec { group, replica, bootstrap: None, options })
@@ -220,7 +220,7 @@ impl Cluster {
 }
 
 /// The replica among these that leads and can prove it.
-pub async fn leader<S>(groups: &[Group<S>]) -> Group<S> {
+pub(crate) async fn leader<S>(groups: &[Group<S>]) -> Group<S> {
     eventually(async || {
         for group in groups {
             if group.leadership().borrow().is_leader && group.read_index().await.is_ok() {
@@ -236,6 +236,6 @@ pub async fn leader<S>(groups: &[Group<S>]) -> Group<S> {
 }
 
 /// Appends through whoever leads, until it is acknowledged.
-pub async fn append(groups: &[ShardGroup], number: u64) -> LogId {
+pub(crate) async fn append(groups: &[ShardGroup], number: u64) -> LogId {
     eventually(async || leader(groups).await.append(payload(number), PATIENCE).await.ok()).await
 }

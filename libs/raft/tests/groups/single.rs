@@ -161,10 +161,9 @@ async fn groups_of_a_process_do_not_see_each_other() {
         shards.push(host.open_shard(lone_spec(group)).await.unwrap());
     }
     let metastore = host.open(lone_spec(GroupId::metastore()), Sum::default()).await.unwrap();
-    let appends = (0..60u64).map(|n| {
-        let shard = &shards[(n % 3) as usize];
-        async move { shard.append(payload(n), PATIENCE).await.unwrap() }
-    });
+    let appends = (0..60u64)
+        .zip(shards.iter().cycle())
+        .map(|(n, shard)| async move { shard.append(payload(n), PATIENCE).await.unwrap() });
     let (ids, sum) =
         futures::join!(futures::future::join_all(appends), metastore.propose(number(5), PATIENCE));
     assert_eq!(sum.unwrap().response, 5);
