@@ -617,6 +617,13 @@ def test_a_client_and_a_server_span_may_share_an_id(server, ledger):
              for s in c.spans}
     assert spans["call"].span_id == b"sharedid"
     assert spans["serve"].span_id != b"sharedid" and spans["serve"].parent_span_id == b"sharedid"
+    for _ in range(2):
+        (trace,) = server.search('{ trace:id = "%s" }' % trace_id.hex())["traces"]
+        assert trace["spanSet"]["matched"] == 2
+        assert trace["serviceStats"]["shop"]["spanCount"] == 2
+        assert ledger.send(request([answer, client]))
+        server.flush()
+    assert len(set(server.trace_spans(trace_id.hex()))) == 2
 
 
 def test_retries_are_found_once(server, ledger):
@@ -702,3 +709,104 @@ def test_the_same_attribute_twice_is_no_crash(server, ledger):
         assert server.found_ids("{ span.twice = 1 || span.twice = 2 }") == [trace_id.hex()]
         server.flush()
     assert isinstance(each, trace_pb2.Span)
+
+
+def no_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_numbers_that_json_cannot_write(server, ledger):
+    trace_id = ledger.random.randbytes(16)
+    each = span(trace_id, b"12345678", nan=float("nan"), inf=float("inf"), less=float("-inf"),
+                tiny=5e-324, huge=1.7e308, negative=-0.0, odd__numbers=True)
+    assert stored_once(server, ledger, [each], trace_id) == 0
+    for _ in range(2):
+        text = server.get(f"/api/traces/{trace_id.hex()}").text
+        body = json.loads(text, parse_constant=no_constant)
+        (shown,) = body["batches"][0]["scopeSpans"][0]["spans"]
+        values = {a["key"]: a["value"]["doubleValue"] for a in shown["attributes"][:-1]}
+        assert [values["nan"], values["inf"], values["less"]] == ["NaN", "Infinity", "-Infinity"]
+        assert values["tiny"] == 5e-324 and values["huge"] == 1.7e308
+        query = "{ span.odd.numbers && span.nan != nil && span.inf != nil && span.tiny > 0 }"
+        found = json.loads(server.get("/api/search", q=query).text, parse_constant=no_constant)
+        assert len(found["traces"]) == 1
+        assert server.found_ids("{ span.inf > 1e308 && span.less < -1e308 }") == [trace_id.hex()]
+        assert server.found_ids("{ span.nan = span.nan || span.nan > 0 || span.nan <= 0 }") == []
+        for tag in ["nan", "inf", "tiny"]:
+            path = f"/api/v2/search/tag/span.{tag}/values"
+            json.loads(server.get(path).text, parse_constant=no_constant)
+        server.flush()
+
+
+def test_control_characters_in_names_and_values(server, ledger):
+    trace_id = ledger.random.randbytes(16)
+    each = span(trace_id, b"12345678", name="nul\0name", control="a\0b\x01\x1f\x7f\u2028\ufffe")
+    each.attributes.add(key="key\0nul").value.string_value = "v"
+    each.attributes.add(key="key").value.string_value = "nul\0v"
+    each.attributes.add(key="").value.string_value = "no key"
+    assert stored_once(server, ledger, [each], trace_id) == 0
+    for _ in range(2):
+        for query in ['{ span.control = "a\\x00b\\x01\\x1f\\x7f\\u2028\\ufffe" }', '{ span.control =~ "a.b.*" }',
+                      '{ name = "nul\\u0000name" }', '{ span."key\0nul" = "v" }']:
+            assert server.found_ids(query) == [trace_id.hex()], query
+        # A separator inside is no separator between.
+        assert server.found_ids('{ span.key = "nul" }') == []
+        values = server.get("/api/v2/search/tag/span.key/values").json()["tagValues"]
+        assert {"type": "string", "value": "nul\0v"} in values and len(values) == 1
+        assert server.get(f"/api/traces/{trace_id.hex()}").json()
+        assert "key\0nul" in server.get("/api/search/tags", scope="span").json()["tagNames"]
+        server.flush()
+
+
+def test_a_service_name_that_is_no_text(server, ledger):
+    for value in [5, 1.5, True, ""]:
+        trace_id = ledger.random.randbytes(16)
+        message = request([span(trace_id, b"12345678", odd__service=str(value))])
+        message.resource_spans[0].resource.attributes[0].CopyFrom(
+            request([], service=value).resource_spans[0].resource.attributes[0])
+        assert ledger.send(message)
+        literal = {True: "true", "": '""'}.get(value, value)
+        for _ in range(2):
+            query = '{ resource.service.name = %s && span.odd.service = "%s" }' % (literal, value)
+            (trace,) = server.search(query)["traces"]
+            assert trace["traceID"].rjust(32, "0") == trace_id.hex()
+            assert sum(stat["spanCount"] for stat in trace["serviceStats"].values()) == 1
+            server.flush()
+
+
+def test_odd_events_and_links(server, ledger):
+    trace_id = ledger.random.randbytes(16)
+    each = span(trace_id, b"12345678", start=NOW, odd__events=True)
+    each.events.add(name="before", time_unix_nano=NOW - 10**9)
+    each.events.add(name="never", time_unix_nano=0)
+    each.events.add(name="much later", time_unix_nano=2**64 - 1)
+    each.events.add()
+    each.links.add()
+    each.links.add(trace_id=b"short", span_id=b"toolongforaspan")
+    each.links.add(trace_id=b"\0" * 16, span_id=b"\0" * 8)
+    count = stored_once(server, ledger, [each], trace_id)
+    if count:
+        return
+    for _ in range(2):
+        for query in ['{ event:name = "before" }', '{ event:name = "never" && span.odd.events }',
+                      '{ event:name = "before" && event:timeSinceStart < 1s }']:
+            assert server.found_ids(query) == [trace_id.hex()], query
+        assert server.get(f"/api/traces/{trace_id.hex()}").json()
+        server.flush()
+
+
+def test_large_names_and_values(server, ledger):
+    trace_id = ledger.random.randbytes(16)
+    each = span(trace_id, b"12345678", name="n" * 50_000, large="v" * 200_000)
+    each.attributes.add(key="k" * 50_000).value.string_value = "under a large key"
+    array = each.attributes.add(key="list").value.array_value
+    for n in range(20_000):
+        array.values.add(int_value=n)
+    count = stored_once(server, ledger, [each], trace_id)
+    assert count == 0
+    for _ in range(2):
+        for query in ['{ span.large =~ "v{5}.*" }', "{ span.list = 19999 }",
+                      '{ span.large != "v" && name =~ "nnn+" }', '{ name = "%s" }' % ("n" * 50_000),
+                      '{ span.%s = "under a large key" }' % ("k" * 50_000)]:
+            assert server.found_ids(query) == [trace_id.hex()], query[:50]
+        server.flush()
