@@ -21,7 +21,7 @@ use hyper::body::Frame;
 use tonic::{Code, Status};
 
 use crate::answer;
-use crate::body;
+use crate::body::Upload;
 use crate::coding::Coding;
 use crate::push::{Format, Incoming, Ingest, PushOutcome};
 use crate::refusal::Refusal;
@@ -97,7 +97,8 @@ async fn take_for(
     if let Some(deadline) = deadline {
         limits.timeout = limits.timeout.min(deadline.saturating_sub(clock.monotonic()));
     }
-    let framed = body::read(request.into_body(), limits, clock, &mut hold).await?;
+    let (head, body) = request.into_parts();
+    let framed = Upload::new(&head, body).read(limits, clock, &mut hold).await?;
     let (coding, raw) = unframe(framed, coding)?;
     let format = Format::Protobuf;
     ingest.ingest(Incoming { tenant, raw, coding, format, deadline, hold }).await

@@ -15,7 +15,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER}
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use crate::answer;
-use crate::body;
+use crate::body::Upload;
 use crate::coding::Coding;
 use crate::push::{Format, Incoming, Ingest, PushOutcome};
 use crate::refusal::{Refusal, shorten};
@@ -35,19 +35,22 @@ pub(crate) fn router(ingest: Arc<Ingest>) -> Router {
 
 async fn export(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response<Body> {
     let started = ingest.deps.clock.monotonic();
-    let format = format_of(request.headers());
+    let (head, body) = request.into_parts();
+    let mut upload = Upload::new(&head, body);
+    let format = format_of(&head.headers);
     let protocol = match format {
         Ok(Format::Protobuf) => "http_protobuf",
         Ok(Format::Json) => "http_json",
         Err(_) => "http",
     };
     let response = match format {
-        Ok(format) => answer(format, take(&ingest, format, request).await),
+        Ok(format) => answer(format, take(&ingest, format, &head.headers, &mut upload).await),
         Err(refusal) => {
             ingest.metrics.refused(None, refusal.reason());
             plain(&refusal)
         }
     };
+    upload.drain(&ingest.deps.clock).await;
     let status = response.status();
     ingest.metrics.requests.with_label_values(&[protocol, status.as_str()]).inc();
     let seconds = (ingest.deps.clock.monotonic() - started).as_secs_f64();
@@ -58,12 +61,13 @@ async fn export(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Re
 async fn take(
     ingest: &Arc<Ingest>,
     format: Format,
-    request: Request<Body>,
+    headers: &HeaderMap,
+    upload: &mut Upload,
 ) -> Result<PushOutcome, Refusal> {
-    let tenant = tenant::of_headers(request.headers(), ingest.multitenancy_enabled);
+    let tenant = tenant::of_headers(headers, ingest.multitenancy_enabled);
     let known = tenant.clone().ok();
     let taken = match tenant {
-        Ok(tenant) => take_for(ingest, tenant, format, request).await,
+        Ok(tenant) => take_for(ingest, tenant, format, headers, upload).await,
         Err(error) => Err(Refusal::Tenant(error)),
     };
     if let Err(refusal) = &taken {
@@ -76,12 +80,13 @@ async fn take_for(
     ingest: &Arc<Ingest>,
     tenant: TenantId,
     format: Format,
-    request: Request<Body>,
+    headers: &HeaderMap,
+    upload: &mut Upload,
 ) -> Result<PushOutcome, Refusal> {
-    let coding = coding_of(request.headers())?;
+    let coding = coding_of(headers)?;
     let mut hold = ingest.admission.enter()?;
     let (clock, limits) = (&ingest.deps.clock, ingest.body_limits(0));
-    let raw = body::read(request.into_body(), limits, clock, &mut hold).await?;
+    let raw = upload.read(limits, clock, &mut hold).await?;
     ingest.ingest(Incoming { tenant, raw, coding, format, deadline: None, hold }).await
 }
 

@@ -1,11 +1,14 @@
 //! Input made to break the process: bombs, deep nesting, damage, bodies without end.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
 use clew_distributor::Config;
 use clew_node::config::Bytes as Size;
+use futures::StreamExt;
 use http::StatusCode;
 use hyper::body::Frame;
 use proptest::prelude::*;
@@ -68,6 +71,43 @@ async fn bodies_are_bounded_with_and_without_a_length() {
     let answer = cluster.post_protobuf(body).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(status(&answer.body).0, 3);
+}
+
+/// A body of `pieces` pieces of a kibibyte, and how many of them were taken.
+fn counted_body(pieces: usize) -> (Body, Arc<AtomicUsize>) {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = taken.clone();
+    let stream = futures::stream::iter(0..pieces).map(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[7; 1_024])))
+    });
+    (Body::new(http_body_util::StreamBody::new(stream)), taken)
+}
+
+#[tokio::test]
+async fn a_refused_body_is_taken_in_so_that_its_sender_reads_the_answer() {
+    let config = Config { body_bytes_max: Size(4 << 10), ..Config::default() };
+    let cluster = Cluster::new(1, false, config);
+    let refused = [
+        (PROTOBUF, "identity", StatusCode::PAYLOAD_TOO_LARGE),
+        (PROTOBUF, "br", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        (("content-type", "text/plain"), "identity", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    ];
+    for (content_type, coding, status) in refused {
+        let (body, taken) = counted_body(1_000);
+        let headers = [content_type, ("content-encoding", coding)];
+        assert_eq!(cluster.post(&headers, body).await.status, status);
+        assert_eq!(taken.load(Ordering::Relaxed), 1_000, "{status} {coding}");
+    }
+    // Only within bounds, and not where the client waits to be told to send.
+    let (body, taken) = counted_body(1_000_000);
+    assert_eq!(cluster.post_protobuf(body).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!((1_000..100_000).contains(&taken.load(Ordering::Relaxed)));
+    let (body, taken) = counted_body(1_000);
+    let headers = [("content-type", "text/plain"), ("expect", "100-continue")];
+    let answer = cluster.post(&headers, body).await;
+    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(taken.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
