@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from harness import Clew
 from ledger import Ledger
 
 FLUSH_STEPS = ["sealed", "built", "uploaded", "registered", "log_told", "dropped"]

@@ -10,7 +10,7 @@ import time
 import grpc
 import pytest
 
-from harness import BINARY, Clew, http, run_clew
+from harness import http, run_clew
 from ledger import Ledger, request, span
 
 # --- clew config ---------------------------------------------------------------------------------
@@ -445,4 +445,3 @@ def test_peers_may_come_later(clew):
     ledger = Ledger(distributor)
     assert ledger.send(request([span(b"P" * 16, b"12345678")]))
     assert querier.trace_spans(b"P".hex() * 16) == [b"12345678".hex()]
-    assert BINARY and Clew
