@@ -95,12 +95,22 @@ pub(crate) fn lone_spec(group: GroupId) -> GroupSpec {
 
 /// Copies the database of a running process as a crash would leave it.
 pub(crate) fn crash_image(from: &Path) -> TempDir {
-    let to = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), to.path().join(file.file_name())).unwrap();
+    loop {
+        let to = tempfile::tempdir().unwrap();
+        let before = files(from);
+        let copy = |name: &std::ffi::OsString| std::fs::copy(from.join(name), to.path().join(name));
+        // Not a moment in time if files came and went meanwhile.
+        if before.keys().all(|name| copy(name).is_ok()) && files(from) == before {
+            return to;
+        }
     }
-    to
+}
+
+/// The files of a database and their sizes.
+fn files(path: &Path) -> BTreeMap<std::ffi::OsString, Option<u64>> {
+    let files = std::fs::read_dir(path).unwrap().map(|file| file.unwrap());
+    let size = |file: &std::fs::DirEntry| file.metadata().ok().map(|metadata| metadata.len());
+    files.map(|file| (file.file_name(), size(&file))).collect()
 }
 
 /// Everything committed behind an index, read in small pieces.

@@ -168,9 +168,10 @@ async fn groups_of_a_process_do_not_see_each_other() {
         futures::join!(futures::future::join_all(appends), metastore.propose(number(5), PATIENCE));
     assert_eq!(sum.unwrap().response, 5);
     for (at, shard) in shards.iter().enumerate() {
-        let mut expected: Vec<_> = (0..60).filter(|n| n % 3 == at as u64).collect();
-        expected.sort_by_key(|n| ids[*n as usize]);
-        let expected: Vec<_> = expected.into_iter().map(payload).collect();
+        let mut expected: Vec<_> =
+            (0..60u64).zip(&ids).filter(|(n, _)| n % 3 == at as u64).collect();
+        expected.sort_by_key(|(_, id)| *id);
+        let expected: Vec<_> = expected.into_iter().map(|(n, _)| payload(n)).collect();
         assert_eq!(data(&committed_behind(shard, 0).await), expected);
     }
 
@@ -230,4 +231,30 @@ async fn a_replica_that_nobody_added_has_no_leader() {
     let failed = shard.append(payload(0), Duration::from_secs(1)).await;
     assert_eq!(failed, Err(Error::NotLeader { group: SHARD, leader: None }));
     assert!(matches!(shard.read_index().await, Err(Error::NotLeader { .. })));
+}
+
+#[tokio::test]
+async fn purged_payloads_leave_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = lone_host(dir.path()).open_shard(lone_spec(SHARD)).await.unwrap();
+    let mut random = 1u64;
+    for n in 0..192 {
+        let noise = std::iter::repeat_with(|| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random.to_le_bytes()
+        });
+        let mebibyte: Vec<u8> = noise.take(1 << 17).flatten().collect();
+        let id = shard.append(mebibyte.into(), PATIENCE).await.unwrap();
+        if n % 8 == 7 {
+            shard.flushed(id, PATIENCE).await.unwrap();
+        }
+    }
+    let on_disk = || {
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap());
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).sum::<u64>() >> 20
+    };
+    // What is left is the write-ahead log and what compactions have not come to yet.
+    eventually(async || (on_disk() < 128).then_some(())).await;
 }
