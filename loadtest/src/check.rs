@@ -8,7 +8,9 @@ mod tags;
 
 use std::collections::BTreeMap;
 
+use http::StatusCode;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub use self::by_id::{Expected, compare_trace, holds_span, is_absent};
 pub use self::order::Order;
@@ -91,6 +93,19 @@ impl Differences {
         }
         self.shown
     }
+}
+
+/// Reads a JSON answer. What is wrong with it is text for people.
+fn parse_json<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, String> {
+    if status != StatusCode::OK {
+        return Err(format!("HTTP {status}: {}", excerpt(body)));
+    }
+    // Serde would take a list for an object, too.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(format!("answer is no JSON object: {}", excerpt(body)));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| format!("answer does not parse: {error}: {}", excerpt(body)))
 }
 
 /// The start of a body, for messages.

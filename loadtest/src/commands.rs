@@ -11,7 +11,7 @@ use clew_loadtest::ledger::Ledger;
 use clew_loadtest::measure::{Point, Process, Stats};
 use clew_loadtest::queries::{Repeats, measure};
 use clew_loadtest::report::{Report, Sending, ServerUse, to_text};
-use clew_loadtest::send::{Extent, Outcome, Plan};
+use clew_loadtest::send::{Cast, Extent, Outcome, Plan};
 use clew_loadtest::target::{Otlp, Tempo};
 use clew_loadtest::verify::{Truth, verify};
 use clew_node::Deps;
@@ -67,19 +67,18 @@ async fn send(args: &RunArgs, deps: &Deps) -> Result<bool, Error> {
     };
     let process = args.target.pid.map(Process::new);
     let stats = Arc::new(Stats::default());
-    let interrupted = listen_for_interrupt(deps);
     let mut progress = Progress::new(args.report.quiet);
-    let outcome = clew_loadtest::send::run(
-        &plan,
+    let cast = Cast {
         otlp,
-        tempo.clone(),
-        process.as_ref(),
-        &stats,
-        deps,
-        interrupted,
-        |point, in_flight| progress.point(point, in_flight, &stats),
-    )
-    .await?;
+        tempo: tempo.clone(),
+        process: process.as_ref(),
+        stats: Arc::clone(&stats),
+        interrupted: listen_for_interrupt(deps),
+    };
+    let sent = clew_loadtest::send::run(&plan, cast, deps, |point, in_flight| {
+        progress.point(point, in_flight, &stats);
+    });
+    let outcome = sent.await?;
     progress.end();
     if let Some(path) = &args.ledger {
         outcome.ledger.save(path)?;

@@ -9,4 +9,4 @@ mod worker;
 
 pub use self::feed::{Batch, Extent, Sample};
 pub use self::pace::Pace;
-pub use self::run::{Outcome, Plan, run};
+pub use self::run::{Cast, Outcome, Plan, run};

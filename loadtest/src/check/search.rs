@@ -6,7 +6,7 @@ use clew_model::TraceId;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Differences, Order, excerpt};
+use super::{Differences, Order, parse_json};
 use crate::expect::{Hit, TraceFacts};
 use crate::target::SPANS_PER_SET;
 
@@ -79,17 +79,9 @@ struct FoundStats {
     error_count: u64,
 }
 
-fn parse(status: StatusCode, body: &[u8]) -> Result<SearchAnswer, String> {
-    if status != StatusCode::OK {
-        return Err(format!("HTTP {status}: {}", excerpt(body)));
-    }
-    serde_json::from_slice(body)
-        .map_err(|error| format!("answer does not parse: {error}: {}", excerpt(body)))
-}
-
 /// Whether a search answer names the trace.
 pub fn names_trace(status: StatusCode, body: &[u8], id: TraceId) -> bool {
-    parse(status, body).is_ok_and(|answer| {
+    parse_json::<SearchAnswer>(status, body).is_ok_and(|answer| {
         answer.traces.iter().any(|trace| TraceId::parse_padded(&trace.trace_id) == Ok(id))
     })
 }
@@ -105,7 +97,7 @@ pub fn compare_search(
     status: StatusCode,
     body: &[u8],
 ) -> Vec<String> {
-    let answer = match parse(status, body) {
+    let answer: SearchAnswer = match parse_json(status, body) {
         Ok(answer) => answer,
         Err(reason) => return vec![reason],
     };

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use super::{Differences, excerpt};
+use super::{Differences, parse_json};
 use crate::expect::Tags;
 
 #[derive(Deserialize)]
@@ -37,17 +36,10 @@ struct FoundValue {
     value: String,
 }
 
-fn parse<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, String> {
-    if status != StatusCode::OK {
-        return Err(format!("HTTP {status}: {}", excerpt(body)));
-    }
-    serde_json::from_slice(body).map_err(|error| format!("answer does not parse: {error}"))
-}
-
 /// What is wrong with the answer of `/api/v2/search/tags`; empty if nothing is. With `closed` there
 /// must be no other names than the expected ones.
 pub fn compare_names(tags: &Tags, closed: bool, status: StatusCode, body: &[u8]) -> Vec<String> {
-    let answer: NamesAnswer = match parse(status, body) {
+    let answer: NamesAnswer = match parse_json(status, body) {
         Ok(answer) => answer,
         Err(reason) => return vec![reason],
     };
@@ -67,7 +59,7 @@ pub fn compare_values(
     status: StatusCode,
     body: &[u8],
 ) -> Vec<String> {
-    let answer: ValuesAnswer = match parse(status, body) {
+    let answer: ValuesAnswer = match parse_json(status, body) {
         Ok(answer) => answer,
         Err(reason) => return vec![reason],
     };

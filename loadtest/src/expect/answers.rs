@@ -144,9 +144,9 @@ impl Answers {
 
 struct Collector<'a> {
     world: &'a World,
-    /// Look-ups of one value, by key and value: going through thousands of them for every span
+    /// Look-ups of one value by a tenant, by key and value: going through thousands of them for every span
     /// would take too long.
-    lookups: HashMap<&'static str, HashMap<&'a str, Vec<Place>>>,
+    lookups: HashMap<&'static str, ByValue<'a>>,
     /// All other queries.
     others: Vec<(Place, &'a Query)>,
     names: HashMap<String, Arc<str>>,
@@ -157,10 +157,12 @@ struct Collector<'a> {
 
 /// Positions of class and query.
 type Place = (usize, usize);
+/// The queries for a value, with who asks.
+type ByValue<'a> = HashMap<&'a str, Vec<(Place, u64)>>;
 
 impl<'a> Collector<'a> {
     fn new(world: &'a World, data_set: &DataSet, classes: &'a [Class]) -> Collector<'a> {
-        let mut lookups: HashMap<_, HashMap<_, Vec<Place>>> = HashMap::new();
+        let mut lookups: HashMap<_, ByValue<'a>> = HashMap::new();
         let mut others = Vec::new();
         for (class, queries) in classes.iter().enumerate() {
             for (at, query) in queries.queries.iter().enumerate() {
@@ -170,7 +172,7 @@ impl<'a> Collector<'a> {
                         if matches!(*key, "request.id" | "user.id") =>
                     {
                         let values = lookups.entry(*key).or_default();
-                        values.entry(value.as_str()).or_default().push(place);
+                        values.entry(value.as_str()).or_default().push((place, query.tenant));
                     }
                     _ => others.push((place, query)),
                 }
@@ -203,7 +205,7 @@ impl<'a> Collector<'a> {
         self.matched.clear();
         for span in &trace.spans {
             let subject = Subject { world: self.world, trace, trace_duration: end - start, span };
-            self.lookup(subject);
+            self.lookup(subject, tenant);
             for (place, query) in &self.others {
                 if query.tenant == tenant && query.filter.matches(subject) {
                     *self.matched.entry(*place).or_default() += 1;
@@ -218,10 +220,11 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn lookup(&mut self, subject: Subject<'_>) {
+    fn lookup(&mut self, subject: Subject<'_>, tenant: u64) {
         for (key, values) in &self.lookups {
             let Some(Value::Text(text)) = subject.span.attribute(key) else { continue };
-            for place in values.get(text.as_ref()).into_iter().flatten() {
+            let places = values.get(text.as_ref()).into_iter().flatten();
+            for (place, _) in places.filter(|(_, asked_by)| *asked_by == tenant) {
                 *self.matched.entry(*place).or_default() += 1;
             }
         }

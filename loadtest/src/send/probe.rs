@@ -39,7 +39,7 @@ pub(super) struct Probes {
     pub(super) in_flight: AtomicUsize,
 }
 
-/// What is searched for while sending: (tenants take turns).
+/// What is searched for while sending.
 const SEARCHES: [&str; 3] = [
     r#"{ span.http.request.method = "GET" }"#,
     r#"{ resource.service.name = "checkout" && status = error }"#,
@@ -70,6 +70,14 @@ impl Probes {
                 }
             }
             count += 1;
+        }
+    }
+
+    /// Ends when no read is under way any more.
+    pub(super) async fn finish(&self) {
+        self.wanted.lock().clear();
+        while self.in_flight.load(Ordering::Relaxed) > 0 {
+            self.clock.sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -109,7 +117,7 @@ impl Probes {
                 self.stats.read(ReadKind::Search, answer.latency);
             }
             Ok(answer) => self.stats.read_failed(&format!("search: HTTP {}", answer.status)),
-            Err(error) => self.stats.read_failed(&format!("search: {error}")),
+            Err(error) => self.stats.read_failed(&failure("search", &error)),
         }
     }
 

@@ -58,39 +58,39 @@ pub struct Outcome {
     pub usage: Option<(Usage, Usage)>,
 }
 
-/// Sends what `plan` says. `progress` is called once a second; `interrupted` ends sending early,
-/// after the current wave.
+/// What takes part in a run.
+pub struct Cast<'a> {
+    /// Where spans go.
+    pub otlp: Otlp,
+    /// Where reads go.
+    pub tempo: Tempo,
+    /// The server's process, if it is watched.
+    pub process: Option<&'a Process>,
+    /// Where measurements go.
+    pub stats: Arc<Stats>,
+    /// Ends sending early, after the current wave.
+    pub interrupted: Arc<AtomicBool>,
+}
+
+/// Sends what `plan` says. `progress` is called once a second.
 ///
 /// # Errors
 /// [`Error`] when waves cannot be made; failed requests are counted, not errors.
 pub async fn run(
     plan: &Plan,
-    otlp: Otlp,
-    tempo: Tempo,
-    process: Option<&Process>,
-    stats: &Arc<Stats>,
+    cast: Cast<'_>,
     deps: &Deps,
-    interrupted: Arc<AtomicBool>,
     mut progress: impl FnMut(&Point, u64),
 ) -> Result<Outcome, Error> {
+    let Cast { otlp, tempo, process, stats, interrupted } = cast;
     let otlp = Arc::new(otlp);
     let journal = Arc::new(Mutex::new(Journal::default()));
-    let feed = Feed {
-        world: Arc::new(plan.data_set.world()),
-        data_set: Arc::new(plan.data_set.clone()),
-        otlp: Arc::clone(&otlp),
-        journal: Arc::clone(&journal),
-        tasks: deps.tasks.clone(),
-        clock: deps.clock.clone(),
-        pace: plan.pace,
-        extent: plan.extent,
-        makers: plan.makers,
-    };
+    let feed = make_feed(plan, &otlp, &journal, deps);
     let made = match plan.make_ahead {
         true => Some(feed.make_all().await?),
         false => None,
     };
-    let probes = Arc::new(make_probes(plan, tempo, stats, deps));
+    let probes = Arc::new(make_probes(plan, tempo, &stats, deps));
     let lines = (plan.connections * plan.in_flight).max(1);
     let (out, batches) = mpsc::channel(lines * 2);
     let before = process.map(Process::usage).transpose()?;
@@ -99,7 +99,7 @@ pub async fn run(
     let senders = Arc::new(Senders {
         otlp,
         journal: Arc::clone(&journal),
-        stats: Arc::clone(stats),
+        stats: Arc::clone(&stats),
         probes: Arc::clone(&probes),
         batches: AsyncMutex::new(batches),
         clock: deps.clock.clone(),
@@ -107,17 +107,16 @@ pub async fn run(
         start,
         retry_for: plan.retry_for,
     });
-    let done = Arc::new(AtomicBool::new(false));
     let workers = (0..lines).map(|line| {
         let senders = Arc::clone(&senders);
         deps.tasks.run(async move { senders.work(line).await })
     });
     let workers = futures::future::join_all(workers);
+    let done = Arc::new(AtomicBool::new(false));
     if plan.reads_per_second > 0.0 {
         let (stop, tenants) = (Arc::clone(&done), plan.data_set.tenants);
-        let reads = Arc::clone(&probes)
-            .run(plan.reads_per_second, tenants, move || stop.load(Ordering::Relaxed));
-        deps.tasks.spawn(reads);
+        let stopped = move || stop.load(Ordering::Relaxed);
+        deps.tasks.spawn(Arc::clone(&probes).run(plan.reads_per_second, tenants, stopped));
     }
     let sending = async {
         let stopped = || interrupted.load(Ordering::Relaxed);
@@ -125,18 +124,30 @@ pub async fn run(
         worked.into_iter().collect::<Result<Vec<()>, _>>()?;
         fed
     };
-    let sent = watch(sending, start, process, stats, &journal, deps, &mut progress).await;
+    let sent = watch(sending, start, process, &stats, &journal, deps, &mut progress).await;
     let elapsed = deps.clock.monotonic().saturating_sub(start);
     done.store(true, Ordering::Relaxed);
-    probes.wanted.lock().clear();
-    while probes.in_flight.load(Ordering::Relaxed) > 0 {
-        deps.clock.sleep(Duration::from_millis(20)).await;
-    }
+    probes.finish().await;
     sent?;
-    let after = process.map(Process::usage).transpose().unwrap_or(None);
+    // A server that is gone by now was killed on purpose, or the checks will tell.
+    let after = process.and_then(|process| process.usage().ok());
     let journal = std::mem::take(&mut *journal.lock());
     let ledger = journal.close(&plan.data_set, plan.tenant_header);
     Ok(Outcome { ledger, elapsed, usage: before.zip(after) })
+}
+
+fn make_feed(plan: &Plan, otlp: &Arc<Otlp>, journal: &Arc<Mutex<Journal>>, deps: &Deps) -> Feed {
+    Feed {
+        world: Arc::new(plan.data_set.world()),
+        data_set: Arc::new(plan.data_set.clone()),
+        otlp: Arc::clone(otlp),
+        journal: Arc::clone(journal),
+        tasks: deps.tasks.clone(),
+        clock: deps.clock.clone(),
+        pace: plan.pace,
+        extent: plan.extent,
+        makers: plan.makers,
+    }
 }
 
 /// Drives `sending` to its end and ticks meanwhile.

@@ -320,8 +320,9 @@ impl<'w, 'd> Scribe<'w, 'd> {
     fn outcome(&mut self, node: &Node, service: &'w Service, span: &mut Span<'w>) {
         let middle = span.start + (span.end - span.start) / 2;
         if self.dice.chance(40) {
+            let name = *self.dice.pick(&NOTES);
             let attributes = vec![("note.attempt", self.number(1, 3))];
-            span.events.push(Event { time: middle, name: *self.dice.pick(&NOTES), attributes });
+            span.events.push(Event { time: middle, name, attributes });
         }
         if !node.failed {
             if self.dice.chance(50) {

@@ -185,7 +185,7 @@ fn make_service(dice: &mut Dice, at: usize, count: usize, first_resource: usize)
         grpc: at > 1 && dice.chance(300),
         first_resource,
         instances: dice.index(2) + 1,
-        routes: make_routes(dice, at, &LANGUAGES[language].package),
+        routes: make_routes(dice, at, LANGUAGES[language].package),
         callees,
         database,
         cache: dice.chance(400),
