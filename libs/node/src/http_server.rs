@@ -1,6 +1,9 @@
 //! Serving HTTP/1.1 and HTTP/2 (clear text, gRPC included) on one listener, with the limits that a
 //! public port needs: connections, header time, header size, streams; and a bounded drain.
 
+mod open_files;
+mod watched;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +19,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 
+use self::watched::Watched;
 use crate::{Clock, Stop, Tasks};
 
 /// Limits of one listener.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections open at the same time; more wait in the listen queue.
+    /// Connections open at the same time; more wait in the listen queue. Fewer where the process may
+    /// not open many files.
     pub connections_max: usize,
-    /// How long a client may take to send its request's head.
+    /// How long a client may take to send its request's head, and a connection may wait for one.
     pub header_timeout: Duration,
+    /// How long a client may refuse to take any byte of an answer.
+    pub stall_timeout: Duration,
     /// The largest request head, in bytes.
     pub header_bytes_max: u32,
     /// Requests in flight on one HTTP/2 connection.
@@ -38,6 +45,7 @@ impl Default for Limits {
         Limits {
             connections_max: 16_384,
             header_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(60),
             header_bytes_max: 64 << 10,
             streams_max: 1_000,
             drain: Duration::from_secs(20),
@@ -45,7 +53,8 @@ impl Default for Limits {
     }
 }
 
-/// Serves `router` on `listener` until `stop`, then drains.
+/// Serves `router` on `listener` until `stop`, then drains: requests that are open may finish within
+/// [`Limits::drain`], then their connections are cut.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -56,7 +65,9 @@ pub async fn serve(
 ) {
     let builder = Arc::new(connection_builder(&limits));
     let graceful = GracefulShutdown::new();
-    let open = Arc::new(Semaphore::new(limits.connections_max));
+    let connections_max = limits.connections_max.min(open_files::connections_max());
+    let open = Arc::new(Semaphore::new(connections_max));
+    let cut = Stop::new();
     loop {
         let Some(Ok(permit)) = stop.or(open.clone().acquire_owned()).await else { break };
         let Some(accepted) = stop.or(listener.accept()).await else { break };
@@ -69,17 +80,23 @@ pub async fn serve(
                 continue;
             }
         };
+        // Nagle's algorithm only delays small answers; failing to switch it off costs latency alone.
+        let _ = stream.set_nodelay(true);
+        let stream = Watched::new(stream, &clock, limits.header_timeout, limits.stall_timeout);
         let watcher = graceful.watcher();
         let builder = builder.clone();
         let router = router.clone();
+        let cut = cut.clone();
         tasks.spawn(async move {
-            serve_connection(stream, router, &builder, watcher).await;
+            // Whoever waits for the tasks does not wait for a client that never finishes.
+            cut.or(serve_connection(stream, router, &builder, watcher)).await;
             drop(permit);
         });
     }
     drop(listener);
     if clock.timeout(limits.drain, graceful.shutdown()).await.is_none() {
         tracing::warn!("requests were still open at the end of the drain");
+        cut.stop();
     }
 }
 
@@ -103,13 +120,11 @@ fn connection_builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    stream: Watched<TcpStream>,
     router: Router,
     builder: &auto::Builder<TokioExecutor>,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    // Nagle's algorithm only delays small answers; failing to switch it off costs latency alone.
-    let _ = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         async move { call(router, request).await }
@@ -127,4 +142,86 @@ async fn call(router: Router, request: Request<Incoming>) -> Result<Response<Bod
         Err(never) => match never {},
     };
     ready.call(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{get, post};
+    use clew_model::UnixNanos;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::clock::ManualTime;
+
+    struct Rig {
+        time: ManualTime,
+        tasks: Tasks,
+        stop: Stop,
+        addr: std::net::SocketAddr,
+    }
+
+    async fn rig() -> Rig {
+        let time = ManualTime::at(UnixNanos(0));
+        let (tasks, stop) = (Tasks::new(1), Stop::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let take = post(|body: axum::body::Bytes| async move { body.len().to_string() });
+        let router = Router::new().route("/", get(|| async { "hello" })).route("/take", take);
+        let limits = Limits::default();
+        let (clock, spawner) = (time.clock(), tasks.clone());
+        tasks.spawn(serve(listener, router, limits, clock, spawner, stop.clone()));
+        Rig { time, tasks, stop, addr }
+    }
+
+    /// Moves time on until `future` completes; gives up after a long while.
+    async fn advancing<F: Future>(time: &ManualTime, future: F) -> F::Output {
+        tokio::pin!(future);
+        for _ in 0..100_000 {
+            if let std::task::Poll::Ready(output) = futures::poll!(&mut future) {
+                return output;
+            }
+            tokio::task::yield_now().await;
+            time.advance(Duration::from_secs(1));
+        }
+        panic!("it never ends");
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_is_closed() {
+        let rig = rig().await;
+        for sent in [&b""[..], b"PRI * HT"] {
+            let mut client = TcpStream::connect(rig.addr).await.unwrap();
+            client.write_all(sent).await.unwrap();
+            // A reset is an end, too.
+            let read = advancing(&rig.time, client.read(&mut [0; 10])).await;
+            assert!(matches!(read, Ok(0) | Err(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_and_the_connection_is_kept() {
+        let rig = rig().await;
+        let mut client = TcpStream::connect(rig.addr).await.unwrap();
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"hello") {
+                assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+            }
+            rig.time.advance(Duration::from_secs(1_000));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_finishes_does_not_hold_up_the_end() {
+        let rig = rig().await;
+        let mut client = TcpStream::connect(rig.addr).await.unwrap();
+        let head = b"POST /take HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9";
+        client.write_all(head).await.unwrap();
+        client.write_all(b"\r\n\r\n").await.unwrap();
+        // Told to go on: the request is being worked on.
+        client.read_exact(&mut [0; 12]).await.unwrap();
+        rig.stop.stop();
+        advancing(&rig.time, rig.tasks.finish()).await;
+    }
 }
