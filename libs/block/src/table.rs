@@ -86,6 +86,8 @@ pub struct SpanTable {
     scopes: Records<ScopeRecord>,
     terms: TermStore,
     guess: KeyGuess,
+    /// The earliest start and the latest end of all rows.
+    bounds: Option<(u64, u64)>,
 }
 
 impl SpanTable {
@@ -103,6 +105,7 @@ impl SpanTable {
             scopes: Records::new(seed),
             terms: TermStore::new(seed),
             guess: KeyGuess::default(),
+            bounds: None,
         }
     }
 
@@ -143,9 +146,13 @@ impl SpanTable {
             self.resources.note(resource, row);
             self.scopes.note(scope, row);
             let trace = self.note_trace(trace, row);
+            let start = view.start_unix_nanos;
+            let end = view.end_unix_nanos.max(start);
+            let (first, last) = self.bounds.unwrap_or((start, end));
+            self.bounds = Some((first.min(start), last.max(end)));
             self.rows.push(Row {
-                start: view.start_unix_nanos,
-                end: view.end_unix_nanos.max(view.start_unix_nanos),
+                start,
+                end,
                 span_id: id.0,
                 parent_id: view.parent().map_or([0; 8], |parent| parent.0),
                 kind: view.kind,

@@ -58,15 +58,17 @@ impl TableSource {
     }
 
     fn new(name: &str, table: Handle, rows_max: u32, tasks: Tasks) -> TableSource {
-        let info = table.read(|table| SourceInfo {
-            name: Arc::from(name),
-            kind: SourceKind::Head,
-            spans: u64::from(table.row_count().min(rows_max)),
-            traces: u64::from(table.trace_count()),
-            bytes: table.memory_bytes() as u64,
-            // Finding the true bounds would read every row for each query.
-            min_time: UnixNanos(0),
-            max_time: UnixNanos(u64::MAX),
+        let info = table.read(|table| {
+            let (min_time, max_time) = table.start_end().unwrap_or((0, u64::MAX));
+            SourceInfo {
+                name: Arc::from(name),
+                kind: SourceKind::Head,
+                spans: u64::from(table.row_count().min(rows_max)),
+                traces: u64::from(table.trace_count()),
+                bytes: table.memory_bytes() as u64,
+                min_time: UnixNanos(min_time),
+                max_time: UnixNanos(max_time),
+            }
         });
         TableSource { info, table, rows_max, tasks }
     }

@@ -52,12 +52,9 @@ impl SpanTable {
             })
     }
 
-    /// The earliest start and the latest end of all spans below `rows_max`.
-    pub fn start_end(&self, rows_max: u32) -> Option<(u64, u64)> {
-        let limit = self.rows.len().min(rows_max as usize);
-        self.rows[..limit].iter().map(|row| (row.start, row.end)).reduce(
-            |(start, end), (other_start, other_end)| (start.min(other_start), end.max(other_end)),
-        )
+    /// The earliest start and the latest end of all spans, whatever the cut of a read.
+    pub fn start_end(&self) -> Option<(u64, u64)> {
+        self.bounds
     }
 
     /// A trace's spans below `rows_max` in the order of arrival, not merged: a span sent twice is

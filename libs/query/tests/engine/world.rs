@@ -100,9 +100,10 @@ impl Layout {
         fragments
     }
 
-    /// The times a place says it has spans of; heads say nothing. `None` for an empty block.
+    /// The times a place says it has spans of; an active head counts the spans behind the cut, which
+    /// are of any time here. `None` for an empty place.
     pub fn bounds(&self, place: usize) -> Option<(u64, u64)> {
-        if self.places[place].0 != Place::Block {
+        if self.places[place].0 == Place::Active {
             return Some((0, u64::MAX));
         }
         let fragments = self.fragments(place);
