@@ -63,7 +63,8 @@ impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.message).into_response();
         if let Some(delay) = self.retry_after {
-            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            let part = u64::from(delay.subsec_nanos() > 0);
+            let seconds = delay.as_secs().saturating_add(part);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
@@ -81,6 +82,9 @@ mod tests {
         let response = Fault::from(problem).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        let never = Problem::new(ErrorKind::Overloaded, "busy", "x").retry_after(Duration::MAX);
+        let response = Fault::from(never).into_response();
+        assert_eq!(response.headers()[header::RETRY_AFTER], u64::MAX.to_string());
         let corrupt = Fault::from(Problem::new(ErrorKind::Corrupt, "damaged", "x")).into_response();
         assert_eq!(corrupt.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!corrupt.headers().contains_key(header::RETRY_AFTER));

@@ -60,6 +60,7 @@ mod tests {
             ("/api/v2/search/tag/.100%25/values", ".100%"),
             ("/api/v2/search/tag/.a+b/values", ".a+b"),
             ("/api/v2/search/tag/.per%25cent/values", ".per%cent"),
+            ("/api/v2/search/tag/.%25ff/values", ".%ff"),
             ("/api/v2/search/tag/values/values", "values"),
         ] {
             assert_eq!(tag_of(path).unwrap(), tag, "{path}");
@@ -72,7 +73,6 @@ mod tests {
             ("/api/v2/search/tag/a", 404),
             ("/api/v2/search/tag//values", 404),
             ("/api/v2/search/tag/%ff/values", 400),
-            ("/api/v2/search/tag/%25ff/values", 400),
         ] {
             assert_eq!(tag_of(path).unwrap_err().status, status, "{path}");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clew_catalog::ObjectKey;
-use clew_model::{Trace, TraceId};
+use clew_model::{ErrorKind, Trace, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::{FetchRequest, Inspected};
 use clew_query::{encode_ids, merge_traces};
@@ -68,7 +68,7 @@ impl Root {
         let fetched = self.blocks.engine().fetch_traces(&sources, ids).await.map_err(problem_of)?;
         self.blocks.note_failures(snapshot, blocks, fetched.failed, missing);
         let clew_query::Fetched { traces, inspected } = fetched.response;
-        Ok(Fragments { traces, inspected })
+        Ok(Fragments { traces, inspected, too_large: false })
     }
 
     /// What the heads have of `ids`.
@@ -95,17 +95,26 @@ impl Root {
     }
 }
 
+/// Whether a fetch failed because the traces asked for do not fit into one answer: besides ids there
+/// is nothing in such a request that could be wrong.
+pub(super) fn is_too_much(problem: &Problem) -> bool {
+    problem.kind == ErrorKind::Invalid
+}
+
 /// Pieces of traces with what finding them took.
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
     pub(super) traces: Vec<Trace>,
     pub(super) inspected: Inspected,
+    /// A place has more than fits into one answer, and none of it is here.
+    pub(super) too_large: bool,
 }
 
 impl Fragments {
     /// Adds the pieces of other places.
     pub(super) fn add(&mut self, other: Fragments) {
         self.traces.extend(other.traces);
+        self.too_large |= other.too_large;
         self.count(other.inspected);
     }
 

@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 
 use super::blocks::problem_of;
+use super::gather::is_too_much;
 use super::heads::sift;
 use super::missing::Missing;
 use super::run::{Read, Step, bounds};
@@ -20,7 +21,7 @@ use super::snapshot::{BlockRef, Snapshot};
 use super::{Answer, Root};
 use crate::ask::{SearchAsk, TimeRange};
 
-/// Split traces that are gathered and judged in one step.
+/// Split traces that are gathered and judged in one step; fewer where they are large.
 const GATHER_IDS: usize = 256;
 
 /// A search, compiled.
@@ -64,9 +65,25 @@ impl Read for Searching<'_> {
         let mut merged = merge_search(responses, &plan);
         let candidates = std::mem::take(&mut merged.split_candidates);
         let candidates = decode_ids(&candidates).map_err(problem_of)?;
-        for ids in candidates.chunks(GATHER_IDS) {
-            let gathered = root.gather(snapshot, ids, range, last, missing).await?;
-            let Step::Done(traces) = gathered else { return Ok(Step::Moved) };
+        let mut chunks: Vec<&[TraceId]> = candidates.chunks(GATHER_IDS).collect();
+        while let Some(ids) = chunks.pop() {
+            let mut lacks = Missing::default();
+            let traces = match root.gather(snapshot, ids, range, last, &mut lacks).await {
+                Ok(Step::Done(traces)) => traces,
+                Ok(Step::Moved) => return Ok(Step::Moved),
+                Err(problem) if is_too_much(&problem) => {
+                    match ids {
+                        [id] => {
+                            let place = format!("trace {id}");
+                            missing.add("trace_too_large", place, problem.message);
+                        }
+                        _ => chunks.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
+                    }
+                    continue;
+                }
+                Err(problem) => return Err(problem),
+            };
+            missing.merge(lacks);
             let judged = root.judge(traces, &plan, missing).await?;
             merged = merge_search(judged.into_iter().chain([merged]), &plan);
         }

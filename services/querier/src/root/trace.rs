@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use clew_model::{TenantId, Trace, TraceId};
 use clew_node::Problem;
 
-use super::gather::Fragments;
+use super::gather::{Fragments, is_too_much};
 use super::missing::Missing;
 use super::run::{Read, Step};
 use super::snapshot::Snapshot;
@@ -16,7 +16,7 @@ use crate::ask::TimeRange;
 pub(crate) struct FoundTrace {
     /// Its spans; none if no place has any.
     pub(crate) trace: Option<Trace>,
-    /// It is larger than allowed, and `trace` only has its first spans.
+    /// It is larger than allowed, and `trace` only has some of its spans.
     pub(crate) too_large: bool,
     /// Bytes of spans looked at.
     pub(crate) inspected_bytes: u64,
@@ -48,8 +48,13 @@ impl Read for Finding {
             root.fragments_of_blocks(snapshot, &blocks, &ids, missing),
         );
         missing.merge(of_heads);
-        let Step::Done(mut fragments) = heads? else { return Ok(Step::Moved) };
-        fragments.add(of_blocks?);
+        let heads = match heads {
+            Ok(Step::Moved) => return Ok(Step::Moved),
+            Ok(Step::Done(heads)) => Ok(heads),
+            Err(problem) => Err(problem),
+        };
+        let mut fragments = or_too_large(heads)?;
+        fragments.add(or_too_large(of_blocks)?);
         Ok(Step::Done(fragments))
     }
 }
@@ -80,10 +85,21 @@ impl Root {
                 trace.unshare_span_ids();
                 limit > 0 && cut_to(trace, limit)
             });
+            let too_large = too_large || fragments.too_large;
             FoundTrace { trace, too_large, inspected_bytes }
         };
         let value = self.blocks.compute(finish).await?;
         Ok(Answer { value, missing })
+    }
+}
+
+/// A trace that does not fit into an answer is no failure: it is told to the client as what it is.
+fn or_too_large(fetched: Result<Fragments, Problem>) -> Result<Fragments, Problem> {
+    match fetched {
+        Err(problem) if is_too_much(&problem) => {
+            Ok(Fragments { too_large: true, ..Fragments::default() })
+        }
+        other => other,
     }
 }
 

@@ -334,3 +334,41 @@ async fn queries_wait_their_turn_and_not_for_ever() {
     assert_eq!(first.await.status, 504);
     assert_eq!(second.await.status, 504);
 }
+
+/// Trace n in two blocks, for n from 1 to 4; trace 4 is larger than the others.
+async fn split_traces(fetched_bytes_max: u64) -> Cluster {
+    let query =
+        QueryConfig { fetched_bytes_max: Bytes(fetched_bytes_max), ..QueryConfig::default() };
+    let cluster = Cluster::with(1, Config { query, ..Config::default() });
+    let roots: Vec<Span> = (1..=4).map(|n| root(n, n * 60)).collect();
+    cluster.append(0, &roots);
+    cluster.shards[0].flush().await.unwrap();
+    for (trace, root) in roots.iter().enumerate() {
+        let children = if trace == 3 { 20 } else { 1 };
+        let children: Vec<Span> = (2..2 + children).map(|n| child(root, n)).collect();
+        cluster.append(0, &children);
+    }
+    cluster.shards[0].flush().await.unwrap();
+    cluster
+}
+
+#[tokio::test]
+async fn split_traces_that_do_not_fit_together_are_judged_apart() {
+    // All of them have more bytes of spans than may be fetched in one step, each alone has not.
+    let cluster = split_traces(4_000).await;
+    let whole = split_traces(1 << 20).await.search("{ name = \"child 2\" }", "").await;
+    let found = cluster.search("{ name = \"child 2\" }", "").await;
+    assert_eq!(found.partial(), None);
+    assert_eq!(found.ids(), ["4", "3", "2", "1"]);
+    assert_eq!(found.json()["traces"], whole.json()["traces"]);
+
+    let cluster = split_traces(600).await;
+    let found = cluster.search("{ name = \"child 2\" }", "").await;
+    assert_eq!(found.ids(), ["3", "2", "1"]);
+    assert!(found.partial().unwrap().contains("trace 00000000000000000000000000000004"));
+    let reply = cluster.get("/api/traces/4").await;
+    assert_eq!(reply.status, 422);
+    let reply = cluster.get("/api/v2/traces/4").await;
+    assert_eq!(reply.json()["status"], "PARTIAL");
+    assert_eq!(cluster.get("/api/traces/3").await.status, 200);
+}
