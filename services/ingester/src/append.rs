@@ -1,7 +1,8 @@
 //! The group commit: batches that wait become one log entry, one proposal in flight per shard.
 //!
 //! openraft appends one write at a time per group, so what arrives during an fsync becomes the next
-//! entry. The queue is bounded by bytes; a caller that does not fit is told to retry.
+//! entry. The queue is bounded by bytes; a caller that does not fit is told to retry. The log stays
+//! close to the head: what the head cannot take soon waits here, where it is not acknowledged yet.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,10 +14,21 @@ use clew_proto::shard::v1::{Batch, LogEntry};
 use clew_raft::ShardGroup;
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::IngesterError;
+use crate::head::Budget;
 use crate::metrics::ShardMetrics;
+
+/// Log bytes that may be committed and not yet in the head. A read waits for them.
+const AHEAD_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes after decompression in one entry, unless a single batch has more: the head takes an entry
+/// as a whole.
+const ENTRY_RAW_BYTES_MAX: u64 = 64 << 20;
+
+/// What a batch takes in an entry beside its spans and its tenant's name.
+const BATCH_OVERHEAD_BYTES: usize = 32;
 
 /// Batches on their way into one shard's log.
 pub(crate) struct AppendQueue {
@@ -35,7 +47,46 @@ struct Waiting {
 }
 
 /// The log index of an acknowledged batch; errors are shared by all batches of an entry.
-type Outcome = Result<u64, Arc<clew_raft::Error>>;
+type Outcome = Result<u64, Failure>;
+
+#[derive(Clone)]
+enum Failure {
+    Log(Arc<clew_raft::Error>),
+    HeadFull { bytes: usize, bytes_max: usize },
+}
+
+/// How far the log is ahead of the head.
+pub(crate) struct AheadOf {
+    consumed: watch::Receiver<u64>,
+    budget: Arc<Budget>,
+    /// Entries not seen in the head yet: (log index, bytes).
+    entries: VecDeque<(u64, usize)>,
+    bytes: usize,
+}
+
+impl AheadOf {
+    /// The log is where the head is, whose progress is `consumed` and whose memory is `budget`.
+    pub(crate) fn new(consumed: watch::Receiver<u64>, budget: Arc<Budget>) -> AheadOf {
+        AheadOf { consumed, budget, entries: VecDeque::new(), bytes: 0 }
+    }
+
+    fn push(&mut self, index: u64, bytes: usize) {
+        self.entries.push_back((index, bytes));
+        self.bytes += bytes;
+    }
+
+    /// Forgets what the head has taken; gives whether the log is too far ahead.
+    fn is_too_far(&mut self) -> bool {
+        let consumed = *self.consumed.borrow_and_update();
+        while let Some(&(index, bytes)) = self.entries.front()
+            && index <= consumed
+        {
+            self.entries.pop_front();
+            self.bytes -= bytes;
+        }
+        self.bytes >= AHEAD_BYTES_MAX
+    }
+}
 
 impl AppendQueue {
     pub(crate) fn new(
@@ -61,7 +112,7 @@ impl AppendQueue {
             if waiting.closed {
                 return Err(IngesterError::Stopping);
             }
-            let bytes = waiting.bytes + batch.traces.len();
+            let bytes = waiting.bytes + size_of_batch(&batch);
             // A single batch above the bound still gets through an empty queue.
             if bytes > self.bytes_max && !waiting.batches.is_empty() {
                 let (bytes, retry_after) = (waiting.bytes, self.retry_after);
@@ -75,7 +126,11 @@ impl AppendQueue {
         self.arrived.notify_one();
         match committed.await {
             Ok(Ok(index)) => Ok(index),
-            Ok(Err(error)) => Err(IngesterError::Raft((*error).clone())),
+            Ok(Err(Failure::Log(error))) => Err(IngesterError::Raft((*error).clone())),
+            Ok(Err(Failure::HeadFull { bytes, bytes_max })) => {
+                let retry_after = self.retry_after;
+                Err(IngesterError::HeadFull { bytes, bytes_max, retry_after })
+            }
             Err(_) => Err(IngesterError::Stopping),
         }
     }
@@ -90,11 +145,13 @@ impl AppendQueue {
     pub(crate) async fn run(
         &self,
         group: &ShardGroup,
+        mut head: AheadOf,
         clock: &Clock,
         timeout: Duration,
         metrics: &ShardMetrics,
     ) {
         loop {
+            self.wait_for_head(&mut head).await;
             let taken = self.take();
             if taken.is_empty() {
                 if self.waiting.lock().closed {
@@ -104,20 +161,43 @@ impl AppendQueue {
                 continue;
             }
             let (batches, callers): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-            let entry = Bytes::from(LogEntry { batches }.encode_to_vec());
-            metrics.entry_bytes.inc_by(entry.len() as u64);
-            crash_point("append::before_log");
-            let started = clock.monotonic();
-            let outcome = group.append(entry, timeout).await.map_err(Arc::new);
-            metrics.append_seconds.observe((clock.monotonic() - started).as_secs_f64());
-            crash_point("append::after_log");
+            let outcome = match head.budget.exceeded() {
+                Some((bytes, bytes_max)) => Err(Failure::HeadFull { bytes, bytes_max }),
+                None => {
+                    let entry = Bytes::from(LogEntry { batches }.encode_to_vec());
+                    let bytes = entry.len();
+                    metrics.entry_bytes.inc_by(bytes as u64);
+                    crash_point("append::before_log");
+                    let started = clock.monotonic();
+                    let outcome = group.append(entry, timeout).await;
+                    let taken = clock.monotonic().saturating_sub(started);
+                    metrics.append_seconds.observe(taken.as_secs_f64());
+                    crash_point("append::after_log");
+                    if let Ok(log_id) = &outcome {
+                        head.push(log_id.index, bytes);
+                    }
+                    outcome.map(|id| id.index).map_err(|error| Failure::Log(Arc::new(error)))
+                }
+            };
             for caller in callers {
-                let outcome = match &outcome {
-                    Ok(log_id) => Ok(log_id.index),
-                    Err(error) => Err(Arc::clone(error)),
-                };
                 // A caller that went away needs no answer; its batch is in the log all the same.
-                let _ = caller.send(outcome);
+                let _ = caller.send(outcome.clone());
+            }
+        }
+    }
+
+    /// Completes when the log is close enough to the head, or the queue is closed: what waits then
+    /// still goes into the log, to be read back at the next start.
+    async fn wait_for_head(&self, head: &mut AheadOf) {
+        while head.is_too_far() && !self.waiting.lock().closed {
+            tokio::select! {
+                changed = head.consumed.changed() => {
+                    // The sender lives as long as the head.
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = self.arrived.notified() => {}
             }
         }
     }
@@ -126,17 +206,25 @@ impl AppendQueue {
     fn take(&self) -> Vec<(Batch, oneshot::Sender<Outcome>)> {
         let mut waiting = self.waiting.lock();
         let mut taken = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut raw_bytes) = (0, 0u64);
         while let Some((batch, _)) = waiting.batches.front() {
-            bytes += batch.traces.len();
-            if bytes > self.entry_bytes_max && !taken.is_empty() {
+            let size = size_of_batch(batch);
+            bytes += size;
+            raw_bytes = raw_bytes.saturating_add(batch.raw_bytes);
+            let is_full = bytes > self.entry_bytes_max || raw_bytes > ENTRY_RAW_BYTES_MAX;
+            if is_full && !taken.is_empty() {
                 break;
             }
-            waiting.bytes -= batch.traces.len();
+            waiting.bytes -= size;
             taken.extend(waiting.batches.pop_front());
         }
         taken
     }
+}
+
+/// What a batch counts for, in the queue and in an entry.
+fn size_of_batch(batch: &Batch) -> usize {
+    batch.traces.len() + batch.tenant.len() + BATCH_OVERHEAD_BYTES
 }
 
 /// A place where a test ends the process as a crash would. Nothing unless built for it.
@@ -155,8 +243,9 @@ mod tests {
 
     fn push(queue: &AppendQueue, bytes: usize) {
         let mut waiting = queue.waiting.lock();
+        let batch = batch(bytes - BATCH_OVERHEAD_BYTES);
         waiting.bytes += bytes;
-        waiting.batches.push_back((batch(bytes), oneshot::channel().0));
+        waiting.batches.push_back((batch, oneshot::channel().0));
     }
 
     #[test]
@@ -170,6 +259,34 @@ mod tests {
         assert_eq!(queue.take().len(), 1, "a batch above the size goes alone");
         assert!(queue.take().is_empty());
         assert_eq!(queue.waiting.lock().bytes, 0);
+    }
+
+    #[test]
+    fn an_entry_is_bounded_by_what_it_decompresses_to() {
+        let queue = AppendQueue::new(1000, 1000, Duration::from_secs(1));
+        for raw_bytes in [ENTRY_RAW_BYTES_MAX - 1, 1, 1, u64::MAX] {
+            push(&queue, 40);
+            queue.waiting.lock().batches.back_mut().unwrap().0.raw_bytes = raw_bytes;
+        }
+        assert_eq!([queue.take().len(), queue.take().len(), queue.take().len()], [2, 1, 1]);
+    }
+
+    #[test]
+    fn the_log_is_ahead_by_what_the_head_has_not_taken() {
+        let consumed = watch::Sender::new(4);
+        let mut head = AheadOf::new(consumed.subscribe(), Arc::new(Budget::new(1)));
+        head.push(5, AHEAD_BYTES_MAX - 1);
+        assert!(!head.is_too_far());
+        head.push(7, 1);
+        assert!(head.is_too_far());
+        consumed.send_replace(6);
+        assert!(!head.is_too_far());
+        // A head that is rebuilt goes back.
+        consumed.send_replace(4);
+        assert!(!head.is_too_far());
+        consumed.send_replace(7);
+        assert!(!head.is_too_far());
+        assert_eq!(head.bytes, 0);
     }
 
     #[tokio::test]

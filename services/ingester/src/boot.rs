@@ -187,7 +187,7 @@ async fn join(
     metastore.apply(register).await?;
     let disk = disk_id(deps, &parts.data_dir)?;
     let replica = metastore.apply(IssueReplicaId { disk, node: parts.node.clone() }).await?;
-    let view = metastore.view().await?;
+    let view = metastore.shards().await?;
     for generation in &view.generations {
         for shard in generation.map.shards() {
             if !view.shards.contains_key(&shard.shard) {
@@ -195,7 +195,7 @@ async fn join(
             }
         }
     }
-    let view = metastore.view().await?;
+    let view = metastore.shards().await?;
     let shards =
         view.shards.into_values().filter(|shard| shard.replicas.contains(&replica)).collect();
     Ok(Joined { replica, shards })

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use clew_model::{TenantId, TraceId};
 use clew_proto::shard::v1::{Batch, LogEntry};
 use clew_raft::{CommittedEntry, LogId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -46,6 +46,12 @@ impl Budget {
         (used >= self.max).then_some((used, self.max))
     }
 
+    /// Whether the reserve above the bound is used up as well. It is for entries that were on their
+    /// way into the log when the bound was reached: reads wait for them, so they have to be taken.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= self.max.saturating_add(self.max / 4)
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -55,6 +61,9 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Head {
     segments: RwLock<Segments>,
+    /// Held while an entry is taken, so that a segment ends between two entries. Locked before
+    /// `segments`.
+    turn: Mutex<Stretch>,
     consumed: watch::Sender<u64>,
     flushed: watch::Sender<u64>,
     budget: Arc<Budget>,
@@ -64,12 +73,28 @@ pub(crate) struct Head {
     hash_seed: u64,
 }
 
+/// Names what lies between two resets of a head. Work that was begun before a reset may still run
+/// behind it, and must not touch what came after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Stretch(u64);
+
 #[derive(Debug)]
 struct Segments {
     /// Everything up to here was in registered blocks when the oldest segment began.
     from: u64,
     sealed: VecDeque<Arc<Segment>>,
     active: Arc<Segment>,
+}
+
+/// What entries are taken with.
+#[derive(Debug, Clone)]
+pub(crate) struct Intake {
+    /// Tells which traces may have spans in earlier flushes.
+    pub(crate) recent: Arc<RecentFlushes>,
+    /// The time on the monotonic clock.
+    pub(crate) now: Duration,
+    /// Where spans are counted.
+    pub(crate) metrics: ShardMetrics,
 }
 
 /// The head's answer to "what of the log do you hold beyond W".
@@ -81,6 +106,8 @@ pub(crate) enum Slice {
     FlushedThrough(u64),
     /// W lies inside a segment: the catalog went on without this head, which has to be rebuilt.
     Misaligned,
+    /// The head has not consumed the log up to U, or was rebuilt and has not done so again.
+    Behind,
 }
 
 impl Head {
@@ -93,22 +120,26 @@ impl Head {
             }),
             consumed: watch::Sender::new(0),
             flushed: watch::Sender::new(0),
+            turn: Mutex::default(),
             budget,
             charged: AtomicUsize::new(0),
             hash_seed,
         }
     }
 
-    /// Drops everything and starts again behind `watermark`.
-    pub(crate) fn reset(&self, watermark: u64) {
+    /// Drops everything and starts again behind `watermark`. May wait until an entry is taken.
+    pub(crate) fn reset(&self, watermark: u64) -> Stretch {
+        let mut turn = self.turn.lock();
+        turn.0 += 1;
         let mut segments = self.segments.write();
         segments.from = watermark;
         segments.sealed.clear();
         segments.active = Arc::new(Segment::new(watermark));
         self.charge(&segments);
-        drop(segments);
+        // Told under the lock: a reader that finds the new segments must not find the old index.
         self.consumed.send_replace(watermark);
         self.flushed.send_replace(watermark);
+        *turn
     }
 
     /// The log index up to which everything is in blocks or here.
@@ -121,39 +152,56 @@ impl Head {
         self.flushed.subscribe()
     }
 
-    /// Takes committed entries in order. Entries that hold no data only move the index.
+    /// Takes committed entries in order, until `is_full` says so of the active segment or the head
+    /// was reset since `stretch` began. Entries that hold no data only move the index.
     pub(crate) fn consume(
         &self,
+        stretch: Stretch,
         entries: Vec<CommittedEntry>,
-        recent: &RecentFlushes,
-        now: Duration,
-        metrics: &ShardMetrics,
+        intake: &Intake,
+        is_full: impl Fn(&Segment) -> bool,
     ) {
-        let (active, older) = {
-            let segments = self.segments.read();
-            (segments.active.clone(), segments.sealed.iter().cloned().collect::<Vec<_>>())
-        };
         for entry in entries {
-            let log_id = entry.log_id;
-            if let Some(data) = entry.data {
-                match LogEntry::decode(data) {
-                    Ok(decoded) => {
-                        for batch in decoded.batches {
-                            let taken = take_batch(self.hash_seed, &active, &older, recent, &batch);
-                            note(taken, log_id, metrics);
-                        }
-                    }
-                    Err(error) => damaged(log_id, &error.to_string(), metrics),
-                }
-                active.close_entry(log_id, now);
+            let turn = self.turn.lock();
+            if *turn != stretch {
+                return;
             }
-            self.consumed.send_replace(log_id.index);
+            let active = self.take_entry(entry, intake);
+            drop(turn);
+            if is_full(&active) {
+                break;
+            }
         }
         self.charge(&self.segments.read());
     }
 
-    /// Ends the active segment at its last entry and begins a new one; nothing if it is empty.
+    fn take_entry(&self, entry: CommittedEntry, intake: &Intake) -> Arc<Segment> {
+        let (active, older) = {
+            let segments = self.segments.read();
+            (segments.active.clone(), segments.sealed.iter().cloned().collect::<Vec<_>>())
+        };
+        let log_id = entry.log_id;
+        if let Some(data) = entry.data {
+            match LogEntry::decode(data) {
+                Ok(decoded) => {
+                    for batch in decoded.batches {
+                        let recent = &intake.recent;
+                        let taken = take_batch(self.hash_seed, &active, &older, recent, &batch);
+                        note(taken, log_id, &intake.metrics);
+                    }
+                }
+                Err(error) => damaged(log_id, &error.to_string(), &intake.metrics),
+            }
+            active.close_entry(log_id, intake.now);
+        }
+        self.consumed.send_replace(log_id.index);
+        active
+    }
+
+    /// Ends the active segment at its last entry and begins a new one; nothing if it is empty. May
+    /// wait until an entry is taken.
     pub(crate) fn seal(&self) -> Option<LogId> {
+        let _turn = self.turn.lock();
         let mut segments = self.segments.write();
         let through = segments.active.last_entry()?;
         let sealed = std::mem::replace(&mut segments.active, Arc::new(Segment::new(through.index)));
@@ -195,6 +243,9 @@ impl Head {
     /// What the head holds of a tenant in (watermark, upto].
     pub(crate) fn slice(&self, tenant: &TenantId, watermark: u64, upto: u64) -> Slice {
         let segments = self.segments.read();
+        if *self.consumed.borrow() < upto {
+            return Slice::Behind;
+        }
         if watermark < segments.from {
             return Slice::FlushedThrough(segments.from);
         }
@@ -241,10 +292,11 @@ impl Drop for Head {
 pub fn read_entry(data: &Bytes) -> (u64, u64) {
     let metrics = crate::metrics::IngesterMetrics::new(&clew_node::Metrics::new()).shard;
     let head = Head::new(Arc::new(Budget::new(usize::MAX)), 0);
-    let recent = RecentFlushes::new(Duration::ZERO);
+    let recent = Arc::new(RecentFlushes::new(Duration::ZERO));
     let log_id = LogId { term: 1, replica: clew_raft::ReplicaId(1), index: 1 };
     let entry = CommittedEntry { log_id, data: Some(data.clone()) };
-    head.consume(vec![entry], &recent, Duration::ZERO, &metrics);
+    let intake = Intake { recent, now: Duration::ZERO, metrics: metrics.clone() };
+    head.consume(head.reset(0), vec![entry], &intake, |_| false);
     (metrics.consumed_spans.get(), metrics.damaged_batches.get())
 }
 

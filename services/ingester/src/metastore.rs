@@ -34,9 +34,18 @@ impl MetastoreClient {
         Ok(R::answer(outcome)?)
     }
 
-    /// The shards, without any tenant's objects when `tenants` is empty.
+    /// The shards and their watermarks, without any tenant's objects.
+    pub(crate) async fn shards(&self) -> Result<View, IngesterError> {
+        self.ask(ViewRequest { shards_only: true, ..ViewRequest::default() }).await
+    }
+
+    /// The shards and the objects of all tenants.
     pub(crate) async fn view(&self) -> Result<View, IngesterError> {
-        let answer = self.client.clone().view(ViewRequest::default()).await;
+        self.ask(ViewRequest::default()).await
+    }
+
+    async fn ask(&self, request: ViewRequest) -> Result<View, IngesterError> {
+        let answer = self.client.clone().view(request).await;
         let answer = answer.map_err(Problem::from)?.into_inner();
         Ok(View::decode(&answer.view).map_err(unreadable)?)
     }

@@ -40,6 +40,8 @@ impl Shard {
         // Also right at a later leader: it first catches up to the same index.
         self.consumed(cut.upto).await?;
         match self.head.slice(tenant, cut.watermark, cut.upto) {
+            // It was rebuilt in between.
+            Slice::Behind => Err(IngesterError::TimedOut("the head to catch up")),
             Slice::Tables(tables) => {
                 let name = format!("head of shard {}", self.shard.0);
                 let source = |(table, rows): (Arc<crate::head::TenantTable>, u32)| {

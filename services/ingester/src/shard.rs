@@ -14,12 +14,12 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
-use crate::append::AppendQueue;
-use crate::head::{Budget, Head};
+use crate::append::{AheadOf, AppendQueue};
+use crate::head::{Budget, Head, Intake, Segment, Stretch};
 use crate::metastore::MetastoreClient;
 use crate::metrics::IngesterMetrics;
 use crate::split::RecentFlushes;
-use crate::{Config, IngesterError};
+use crate::{Config, FlushConfig, IngesterError};
 
 /// Log bytes read at once on the way into the head.
 const CONSUME_BYTES_MAX: usize = 8 << 20;
@@ -30,8 +30,13 @@ const AGE_CHECK: Duration = Duration::from_secs(1);
 /// The pause before leading again, so that a failing step is not repeated in a tight loop.
 const LEAD_PAUSE: Duration = Duration::from_millis(100);
 
-/// Sealed segments that may wait for the bucket before the head stops taking more of the log.
+/// Sealed segments that may wait for the bucket before a segment's age does not end it any more:
+/// while the bucket is away, segments grow rather than pile up.
 const SEALED_MAX: usize = 4;
+
+/// Tenants in a segment that end it, so that the list of an object's blocks stays well below what a
+/// command of the catalog can hold.
+const TENANTS_MAX: usize = 8_192;
 
 /// What a shard is built from.
 pub(crate) struct ShardParts {
@@ -158,7 +163,8 @@ impl Shard {
     pub(crate) async fn flush_now(&self) -> Result<u64, IngesterError> {
         self.ready().await?;
         self.consumed(self.group.read_index().await?).await?;
-        let through = match self.head.seal() {
+        let head = self.head.clone();
+        let through = match self.deps.tasks.compute(move || head.seal()).await? {
             Some(through) => through.index,
             // Nothing new: wait for what is on its way.
             None => self.head.active().from,
@@ -177,7 +183,9 @@ impl Shard {
     /// Moves batches into the log until closed.
     pub(crate) async fn run_appends(self: Arc<Shard>) {
         let timeout = self.config.append_timeout.0;
-        self.queue.run(&self.group, &self.deps.clock, timeout, &self.metrics.shard).await;
+        let head = AheadOf::new(self.head.consumed(), self.budget.clone());
+        let clock = &self.deps.clock;
+        self.queue.run(&self.group, head, clock, timeout, &self.metrics.shard).await;
     }
 
     /// Leads the shard whenever this replica is its leader, until `stop`.
@@ -193,7 +201,12 @@ impl Shard {
             self.gauges.leading.set(0);
             match ended {
                 Some(Ok(Ended::Again)) => {}
-                Some(Ok(Ended::Stopped)) | None => return,
+                Some(Ok(Ended::Stopped)) => {
+                    // What nobody will read must not be acknowledged, nor fill the disk.
+                    self.close();
+                    return;
+                }
+                None => return,
                 Some(Err(error)) => {
                     tracing::warn!(shard = self.shard.0, %error, "leading the shard failed");
                 }
@@ -211,11 +224,13 @@ impl Shard {
 
     /// One stretch of leading: catches up with the catalog, then feeds and flushes the head.
     async fn lead(&self) -> Result<Ended, IngesterError> {
+        // What was committed before is applied here then: the entry at the watermark among it.
+        self.group.read_index().await?;
         let Some(watermark) = self.agree_on_watermark().await? else {
             return Ok(Ended::Stopped);
         };
         self.recent.reset();
-        self.head.reset(watermark);
+        let stretch = self.head.reset(watermark);
         self.gauges.watermark.set(as_gauge(watermark));
         let end = self.group.read_index().await?;
         tracing::info!(
@@ -232,16 +247,16 @@ impl Shard {
                 Ok(if lost.is_ok() { Ended::Again } else { Ended::Stopped })
             }
             () = self.rebuild.notified() => Ok(Ended::Again),
-            ended = self.feed_forever(end) => ended,
+            ended = self.feed_forever(stretch, end) => ended,
             ended = self.flush_forever(watermark) => ended,
         }
     }
 
     /// Feeds the head; announces it as ready once it has everything up to `end`.
-    async fn feed_forever(&self, end: u64) -> Result<Ended, IngesterError> {
+    async fn feed_forever(&self, stretch: Stretch, end: u64) -> Result<Ended, IngesterError> {
         let mut committed = self.group.committed();
         loop {
-            if let Some(ended) = self.feed().await? {
+            if let Some(ended) = self.feed(stretch).await? {
                 return Ok(ended);
             }
             if *self.head.consumed().borrow() >= end && !self.is_leading() {
@@ -256,7 +271,7 @@ impl Shard {
     }
 
     /// Takes what is committed and not yet consumed into the head.
-    async fn feed(&self) -> Result<Option<Ended>, IngesterError> {
+    async fn feed(&self, stretch: Stretch) -> Result<Option<Ended>, IngesterError> {
         loop {
             let from = *self.head.consumed().borrow();
             if *self.group.committed().borrow() <= from {
@@ -273,9 +288,15 @@ impl Shard {
             if entries.is_empty() {
                 return Ok(None);
             }
-            let (head, recent) = (self.head.clone(), self.recent.clone());
-            let (metrics, now) = (self.metrics.shard.clone(), self.deps.clock.monotonic());
-            let work = move || head.consume(entries, &recent, now, &metrics);
+            let (head, config) = (self.head.clone(), self.config.clone());
+            let intake = Intake {
+                recent: self.recent.clone(),
+                now: self.deps.clock.monotonic(),
+                metrics: self.metrics.shard.clone(),
+            };
+            let is_full = move |active: &Segment| is_full(active, &config.flush);
+            // It may run on when this future is dropped: the stretch keeps it from a later head.
+            let work = move || head.consume(stretch, entries, &intake, is_full);
             self.deps.tasks.compute(work).await?;
             self.gauges.consumed.set(as_gauge(*self.head.consumed().borrow()));
             self.metrics.head_bytes.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
@@ -286,9 +307,7 @@ impl Shard {
     /// A log that is longer than memory is consumed as fast as it can be flushed.
     async fn wait_for_room(&self) {
         let mut flushed = self.head.flushed();
-        while self.head.sealed_count() >= SEALED_MAX
-            || (self.head.sealed_count() > 0 && self.budget.exceeded().is_some())
-        {
+        while self.head.sealed_count() > 0 && self.budget.exhausted() {
             // The sender lives as long as the head.
             if flushed.changed().await.is_err() {
                 return;
@@ -301,10 +320,11 @@ impl Shard {
         let Some(first_at) = active.first_at() else { return };
         let age = self.deps.clock.monotonic().saturating_sub(first_at);
         let flush = &self.config.flush;
-        let due = age >= flush.age_max.0
-            || active.spans() >= u64::from(flush.spans_max)
-            || active.memory_bytes() >= flush.bytes_max.as_usize();
-        if due && self.head.seal().is_some() {
+        let sealed = self.head.sealed_count();
+        let aged = age >= flush.age_max.0 && sealed < SEALED_MAX;
+        // Other shards may hold most of the memory; each gives back what it has.
+        let crowded = sealed == 0 && self.budget.exceeded().is_some();
+        if (aged || crowded || is_full(&active, flush)) && self.head.seal().is_some() {
             self.sealed.notify_one();
         }
     }
@@ -315,13 +335,14 @@ impl Shard {
     /// A crash between registering a flush and telling the log leaves the log behind; a log that was
     /// purged beyond the catalog's watermark means that the catalog is an old backup.
     async fn agree_on_watermark(&self) -> Result<Option<u64>, IngesterError> {
-        let view = self.metastore.view().await?;
+        // Read before the catalog is: a flush in between must not look like a log that is ahead.
+        let own = self.group.watermark().map_or(0, |id| id.index);
+        let view = self.metastore.shards().await?;
         let known = view.shards.get(&self.shard);
         let Some(known) = known.filter(|shard| shard.incarnation == self.incarnation) else {
             self.alarm("the catalog does not know this incarnation of the shard");
             return Ok(None);
         };
-        let own = self.group.watermark().map_or(0, |id| id.index);
         if known.watermark.index < own {
             self.alarm("the catalog's watermark is behind the log's: it is an old backup");
             return Ok(None);
@@ -347,6 +368,13 @@ impl Shard {
         self.gauges.watermark.set(as_gauge(watermark));
         self.metrics.head_bytes.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));
     }
+}
+
+/// Whether a segment has reached the size of a flush.
+fn is_full(segment: &Segment, flush: &FlushConfig) -> bool {
+    segment.spans() >= u64::from(flush.spans_max)
+        || segment.memory_bytes() >= flush.bytes_max.as_usize()
+        || segment.tenant_count() >= TENANTS_MAX
 }
 
 fn as_gauge(index: u64) -> i64 {

@@ -327,6 +327,47 @@ async fn a_small_head_is_flushed_by_itself() {
 }
 
 #[tokio::test]
+async fn what_is_acknowledged_is_read_while_the_bucket_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.flush.spans_max = 2;
+    let mut running = start(dir.path(), new_catalog(), config).await;
+    let (bucket, away) = (dir.path().join("bucket"), dir.path().join("away"));
+    std::fs::rename(&bucket, &away).unwrap();
+    let mut sent = Vec::new();
+    for trace in 1..40 {
+        running.append("a", &[(trace, 1)]).await;
+        sent.push((trace, 1));
+    }
+    let traces: Vec<u8> = (1..40).collect();
+    assert_eq!(running.head("a", 0, &traces).await, sent);
+    std::fs::rename(&away, &bucket).unwrap();
+    running.flush().await;
+    assert_eq!(running.blocks("a").await, sent);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn flushes_asked_for_during_ingest_lose_and_double_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(dir.path(), new_catalog(), Config::default()).await;
+    let mut sent = Vec::new();
+    for trace in 1..60u8 {
+        running.append("a", &[(trace, 1), (trace, 2)]).await;
+        sent.extend([(trace, 1), (trace, 2)]);
+        if trace % 3 == 0 {
+            let mut client = running.client.clone();
+            running.deps.tasks.spawn(async move {
+                client.flush(FlushRequest::default()).await.unwrap();
+            });
+        }
+    }
+    running.flush().await;
+    assert_eq!(running.blocks("a").await, sent);
+    running.end().await;
+}
+
+#[tokio::test]
 async fn a_full_head_asks_the_sender_to_retry() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::default();

@@ -86,6 +86,10 @@ impl Segment {
         self.tenant(tenant).is_some_and(|table| table.table.read().find(trace).is_some())
     }
 
+    pub(crate) fn tenant_count(&self) -> usize {
+        self.tenants.read().len()
+    }
+
     pub(crate) fn spans(&self) -> u64 {
         let tenants = self.tenants.read();
         tenants.values().map(|table| u64::from(table.table.read().row_count())).sum()

@@ -46,29 +46,30 @@ fn log_id(index: u64) -> LogId {
 
 struct Fixture {
     head: Head,
-    recent: RecentFlushes,
-    metrics: ShardMetrics,
+    stretch: Stretch,
+    intake: Intake,
 }
 
 impl Fixture {
     fn new() -> Fixture {
         let recent = RecentFlushes::new(Duration::from_secs(3600));
         recent.load(Vec::new());
-        Fixture {
-            head: Head::new(Arc::new(Budget::new(1 << 30)), 7),
-            recent,
-            metrics: IngesterMetrics::new(&Metrics::new()).shard,
-        }
+        let metrics = IngesterMetrics::new(&Metrics::new()).shard;
+        let head = Head::new(Arc::new(Budget::new(1 << 30)), 7);
+        let stretch = head.reset(0);
+        let intake = Intake { recent: Arc::new(recent), now: Duration::ZERO, metrics };
+        Fixture { head, stretch, intake }
     }
 
     fn consume(&self, entries: Vec<CommittedEntry>) {
-        self.head.consume(entries, &self.recent, Duration::ZERO, &self.metrics);
+        self.head.consume(self.stretch, entries, &self.intake, |_| false);
     }
 
     fn rows(&self, tenant: &str, watermark: u64, upto: u64) -> Option<u32> {
         match self.head.slice(&TenantId::parse(tenant).unwrap(), watermark, upto) {
             Slice::Tables(tables) => Some(tables.iter().map(|(_, rows)| rows).sum()),
             Slice::FlushedThrough(_) => None,
+            Slice::Behind => panic!("{upto} is not consumed"),
             Slice::Misaligned => panic!("watermark {watermark} is no border"),
         }
     }
@@ -90,6 +91,70 @@ fn a_read_is_cut_at_any_index() {
     assert_eq!(fixture.rows("a", 0, 6), Some(3));
     assert_eq!(fixture.rows("b", 0, 6), Some(1));
     assert_eq!(fixture.rows("c", 0, 6), Some(0));
+}
+
+#[test]
+fn what_was_begun_before_a_rebuild_takes_nothing_after_it() {
+    let fixture = Fixture::new();
+    let entries = || (3..6).map(|index| entry(index, "a", &[(1, 1)])).collect::<Vec<_>>();
+    let rebuilt = fixture.head.reset(2);
+    // The work of the earlier stretch went on behind its back, from where that one stood.
+    fixture.head.consume(fixture.stretch, entries().split_off(1), &fixture.intake, |_| false);
+    assert_eq!(*fixture.head.consumed().borrow(), 2, "entry 3 would be skipped");
+    assert_eq!(fixture.head.active().spans(), 0);
+    fixture.head.consume(rebuilt, entries(), &fixture.intake, |_| false);
+    assert_eq!(fixture.rows("a", 2, 5), Some(3));
+}
+
+#[test]
+fn a_rebuild_in_the_middle_of_other_work_leaves_no_trace_of_it() {
+    let fixture = Fixture::new();
+    // Rebuilt between the second entry and the third.
+    let rebuilt = std::cell::Cell::new(None);
+    let rebuild = |segment: &Segment| {
+        if segment.spans() == 2 {
+            rebuilt.set(Some(fixture.head.reset(0)));
+        }
+        false
+    };
+    let entries = (1..5).map(|index| entry(index, "a", &[(1, 1)])).collect::<Vec<_>>();
+    fixture.head.consume(fixture.stretch, entries.clone(), &fixture.intake, rebuild);
+    assert_eq!(*fixture.head.consumed().borrow(), 0);
+    fixture.head.consume(rebuilt.get().unwrap(), entries, &fixture.intake, |_| false);
+    assert_eq!(fixture.rows("a", 0, 4), Some(4));
+}
+
+#[test]
+fn a_reader_of_a_head_that_was_rebuilt_is_not_told_that_it_is_empty() {
+    let fixture = Fixture::new();
+    fixture.consume(vec![entry(3, "a", &[(1, 1)])]);
+    fixture.head.reset(0);
+    let slice = fixture.head.slice(&TenantId::parse("a").unwrap(), 0, 3);
+    assert!(matches!(slice, Slice::Behind), "{slice:?}");
+}
+
+#[test]
+fn a_segment_that_is_sealed_takes_nothing_more() {
+    let fixture = Fixture::new();
+    // Sealed by somebody else between the first entry and the second.
+    let seal = |segment: &Segment| {
+        if segment.from == 0 {
+            fixture.head.seal();
+        }
+        false
+    };
+    let entries = vec![entry(3, "a", &[(1, 1)]), entry(4, "a", &[(2, 1)])];
+    fixture.head.consume(fixture.stretch, entries, &fixture.intake, seal);
+    assert_eq!(fixture.head.oldest_sealed().unwrap().last_entry(), Some(log_id(3)));
+    assert_eq!(fixture.rows("a", 3, 4), Some(1), "a border between the two");
+}
+
+#[test]
+fn a_full_segment_takes_nothing_more() {
+    let fixture = Fixture::new();
+    let entries = (3..9).map(|index| entry(index, "a", &[(1, 1)])).collect();
+    fixture.head.consume(fixture.stretch, entries, &fixture.intake, |active| active.spans() >= 2);
+    assert_eq!(*fixture.head.consumed().borrow(), 4);
 }
 
 #[test]
@@ -138,7 +203,7 @@ fn a_damaged_entry_is_counted_and_passed() {
     damaged.data = Some(Bytes::from_static(b"\x0a\xff\xff"));
     fixture.consume(vec![entry(3, "a", &[(1, 1)]), damaged, entry(5, "a", &[(1, 3)])]);
     assert_eq!(fixture.rows("a", 0, 5), Some(2));
-    assert_eq!(fixture.metrics.damaged_batches.get(), 1);
+    assert_eq!(fixture.intake.metrics.damaged_batches.get(), 1);
 }
 
 #[test]
@@ -162,7 +227,7 @@ proptest! {
         let fixture = Fixture::new();
         let mut entries = Vec::new();
         let mut borders = vec![0u64];
-        let mut next = 2u64;
+        let mut next = 1u64;
         for step in steps {
             match step {
                 0..=3 => {
