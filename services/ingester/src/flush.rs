@@ -48,16 +48,15 @@ enum Registered {
 impl Shard {
     /// Loads the filters of earlier flushes, then flushes what is sealed, oldest first.
     pub(crate) async fn flush_forever(&self, watermark: u64) -> Result<Ended, IngesterError> {
-        if let Err(error) = self.load_recent(watermark).await {
-            // Everything stays marked as split meanwhile: right, only dearer.
-            tracing::warn!(shard = self.shard.0, %error, "filters of recent flushes not loaded");
-        }
+        let mut loaded = self.try_load_recent(watermark).await;
         loop {
             match self.head.oldest_sealed() {
                 Some(segment) => {
                     if let Some(ended) = self.flush(&segment).await? {
                         return Ok(ended);
                     }
+                    // The bucket is there again.
+                    loaded = loaded || self.try_load_recent(watermark).await;
                 }
                 None => self.sealed.notified().await,
             }
@@ -175,6 +174,16 @@ impl Shard {
         let seconds = self.metrics.shard.flush_seconds.with_label_values(&[step]);
         seconds.observe(taken.as_secs_f64());
         output
+    }
+
+    /// Whether the filters of earlier flushes are here now. As long as they are not, every trace is
+    /// marked as split: right, only dearer.
+    async fn try_load_recent(&self, watermark: u64) -> bool {
+        let loaded = self.load_recent(watermark).await;
+        if let Err(error) = &loaded {
+            tracing::warn!(shard = self.shard.0, %error, "filters of recent flushes not loaded");
+        }
+        loaded.is_ok()
     }
 
     /// Reads the filters of the flushes within the trace horizon from the bucket.

@@ -310,6 +310,33 @@ async fn a_restart_reads_the_log_back_from_the_watermark() {
 }
 
 #[tokio::test]
+async fn filters_that_could_not_be_read_are_read_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let metastore = new_catalog();
+    let mut first = start(dir.path(), metastore.clone(), Config::default()).await;
+    first.append("a", &[(1, 1)]).await;
+    first.flush().await;
+    first.end().await;
+    let object = metastore.0.lock().objects().next().unwrap().key.to_string();
+    let (object, away) = (dir.path().join("bucket").join(object), dir.path().join("away"));
+    std::fs::rename(&object, &away).unwrap();
+    let mut again = start(dir.path(), metastore, Config::default()).await;
+    again.append("a", &[(2, 1)]).await;
+    again.flush().await;
+    std::fs::rename(&away, &object).unwrap();
+    // The filters are read after this flush at the latest; the one behind it waits for that.
+    for trace in [3, 4] {
+        again.append("a", &[(trace, 1)]).await;
+        again.flush().await;
+    }
+    again.append("a", &[(1, 2), (5, 1)]).await;
+    let watermark = again.watermark().1;
+    let cut_response::Answer::Taken(taken) = again.cut("a", watermark).await else { panic!() };
+    assert_eq!(taken.split_ids, Bytes::from_static(&[1; 16]), "trace 5 lies here alone");
+    again.end().await;
+}
+
+#[tokio::test]
 async fn a_small_head_is_flushed_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::default();
