@@ -46,8 +46,7 @@ async fn unknown() -> Response<Body> {
 }
 
 async fn export(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Response<Body> {
-    let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if !content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
+    if !request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return response;
@@ -62,6 +61,14 @@ async fn export(State(ingest): State<Arc<Ingest>>, request: Request<Body>) -> Re
         Ok(outcome) => success(&outcome),
         Err(refusal) => status(&refusal).into_http(),
     }
+}
+
+/// gRPC with protobuf messages. gRPC-Web has another framing, `+json` other messages.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let media_type = content_type.as_bytes().split(|byte| *byte == b';').next();
+    let media_type = media_type.unwrap_or_default().trim_ascii();
+    media_type.eq_ignore_ascii_case(b"application/grpc")
+        || media_type.eq_ignore_ascii_case(b"application/grpc+proto")
 }
 
 async fn take(
@@ -200,6 +207,16 @@ mod tests {
         }
         let unnamed = unframe(Bytes::from_static(b"\x01\0\0\0\0"), Coding::Identity);
         assert!(matches!(unnamed, Err(Refusal::Framing(_))));
+    }
+
+    #[test]
+    fn only_grpc_with_protobuf_is_taken() {
+        let is = |text: &'static str| is_grpc(&HeaderValue::from_static(text));
+        assert!(is("application/grpc") && is("Application/gRPC+proto; charset=utf-8"));
+        for other in ["application/grpc-web", "application/grpc-web+proto", "application/grpc+json"]
+        {
+            assert!(!is(other), "{other}");
+        }
     }
 
     #[test]

@@ -21,8 +21,8 @@ mod view;
 
 use std::sync::Arc;
 
-use clew_node::Deps;
 use clew_node::rpc::Channel;
+use clew_node::{Deps, Problem};
 use clew_storage::Bucket;
 
 use self::blocks::Blocks;
@@ -71,6 +71,14 @@ impl Root {
             metrics,
         };
         (root, reporter)
+    }
+
+    /// Heavy work off the async threads, such as writing a large answer.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.blocks.compute(work).await
     }
 
     /// How far apart fragments of one trace may lie, in nanoseconds.

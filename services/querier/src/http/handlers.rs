@@ -79,9 +79,9 @@ pub(crate) async fn trace_v1(
             };
         };
         let response = if asked.protobuf {
-            protobuf(trace.encode())
+            protobuf(api.root.compute(move || trace.encode()).await?)
         } else {
-            json(trace_v1_json(&trace).map_err(unprintable)?)
+            json(api.root.compute(move || trace_v1_json(&trace)).await?.map_err(unprintable)?)
         };
         Ok(api.finish(response, &missing))
     })
@@ -115,25 +115,25 @@ pub(crate) async fn trace_v2(
                 Some(_) => tempopb::PartialStatus::Partial,
                 None => tempopb::PartialStatus::Complete,
             };
-            let answer = tempopb::TraceByIdResponse {
-                trace: value
-                    .trace
-                    .as_ref()
-                    .map(clew_model::Trace::encode)
-                    .unwrap_or_default()
-                    .into(),
-                metrics: Some(tempopb::TraceByIdMetrics {
-                    inspected_bytes: value.inspected_bytes,
-                    ..tempopb::TraceByIdMetrics::default()
-                }),
-                status: status.into(),
-                message: message.unwrap_or_default(),
+            let encode = move || {
+                let trace = value.trace.map(|trace| trace.encode()).unwrap_or_default();
+                let answer = tempopb::TraceByIdResponse {
+                    trace: trace.into(),
+                    metrics: Some(tempopb::TraceByIdMetrics {
+                        inspected_bytes: value.inspected_bytes,
+                        ..tempopb::TraceByIdMetrics::default()
+                    }),
+                    status: status.into(),
+                    message: message.unwrap_or_default(),
+                };
+                answer.encode_to_vec()
             };
-            protobuf(answer.encode_to_vec())
+            protobuf(api.root.compute(encode).await?)
         } else {
-            let trace = value.trace.as_ref();
-            let body = trace_v2_json(trace, value.inspected_bytes, message.as_deref());
-            json(body.map_err(unprintable)?)
+            let write = move || {
+                trace_v2_json(value.trace.as_ref(), value.inspected_bytes, message.as_deref())
+            };
+            json(api.root.compute(write).await?.map_err(unprintable)?)
         };
         Ok(api.finish(response, &missing))
     })
