@@ -111,22 +111,32 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         let stop = api.stop.clone();
         api.tasks.spawn(async move { querier.run(stop).await });
     }
+    let mut readiness = None;
     if let Some(ingester) = built.ingester.take() {
-        let ready = ingester.readiness();
+        readiness = Some(ingester.readiness());
         logs.tasks.spawn(ingester.run(logs.stop.clone()));
-        ready.wait().await?;
     }
-    if let Some(distributor) = &built.distributor {
-        if let Some(listener) = listeners.otlp_grpc {
-            otlp.serve(&deps, listener, distributor.grpc_router());
+    let serving = async {
+        if let Some(readiness) = readiness {
+            readiness.wait().await?;
         }
-        if let Some(listener) = listeners.otlp_http {
-            otlp.serve(&deps, listener, distributor.http_router());
+        if let Some(distributor) = &built.distributor {
+            if let Some(listener) = listeners.otlp_grpc {
+                otlp.serve(&deps, listener, distributor.grpc_router());
+            }
+            if let Some(listener) = listeners.otlp_http {
+                otlp.serve(&deps, listener, distributor.http_router());
+            }
         }
-    }
-    status.set_ready(true);
-    announce(&config);
-    let ended = wait_for_end(&built).await;
+        status.set_ready(true);
+        announce(&config);
+        std::future::pending().await
+    };
+    // Also while the log is read back, which may take long or never end if the log fails.
+    let ended = tokio::select! {
+        ended = wait_for_end(&built) => ended,
+        failed = serving => failed,
+    };
     status.set_ready(false);
     let down = async {
         otlp.end().await;
