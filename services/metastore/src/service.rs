@@ -61,6 +61,7 @@ impl Config {
             bootstrap: Some(parts.members),
             options: GroupOptions {
                 snapshot_entries: self.snapshot_commands,
+                payload_bytes_max: clew_catalog::COMMAND_BYTES_MAX,
                 ..GroupOptions::default()
             },
         };
