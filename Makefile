@@ -47,6 +47,11 @@ e2e: system python ## Run the real binary against real clients, and kill it
 	cargo build --locked -p clew --bin clew --features failpoints
 	CLEW_BINARY=$(CLEW) $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
 
+.PHONY: loadtest
+loadtest: build ## Load a fresh local server, check every answer (ARGS="--traces 50000")
+	cargo build --locked -p clew-loadtest
+	loadtest/local $(CARGO_TARGET_DIR)/debug $(ARGS)
+
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing
 	cargo fmt --all --check

@@ -21,7 +21,7 @@ use crate::head::Budget;
 use crate::metrics::ShardMetrics;
 
 /// Log bytes that may be committed and not yet in the head. A read waits for them.
-const AHEAD_BYTES_MAX: usize = 8 << 20;
+const AHEAD_BYTES_MAX: usize = 2 << 20;
 
 /// Bytes after decompression in one entry, unless a single batch has more: the head takes an entry
 /// as a whole.
