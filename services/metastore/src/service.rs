@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clew_catalog::{ClusterId, ClusterOutcome, CreateCluster, Outcome, Request as _, Roles};
+use clew_catalog::{ClusterId, ClusterOutcome, CreateCluster, Outcome, Request as _};
 use clew_model::TenantId;
 use clew_node::{Deps, Problem};
 use clew_proto::metastore::v1::metastore_service_server::{
@@ -97,14 +97,6 @@ impl Metastore {
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
     }
-
-    /// Stops taking part in the group.
-    pub async fn shutdown(&self) {
-        self.0.group.shutdown().await;
-    }
-
-    /// The roles a process with this role announces.
-    pub const ROLE: Roles = Roles::METASTORE;
 
     async fn create_cluster(&self, shard_count: u32) -> Result<(), MetastoreError> {
         self.await_leader().await?;
