@@ -193,6 +193,8 @@ fn read(
         traces: slice(&ranges.traces),
         dictionary: slice(&ranges.dictionary),
         postings: slice(&ranges.postings),
+        locator: slice(&ranges.locator),
+        numbers: slice(&ranges.numbers),
         columns: slice(&ranges.columns),
     };
     let started = Instant::now();
@@ -209,7 +211,7 @@ fn read(
     }
     let started = Instant::now();
     let entry = &block.pages().entries()[0];
-    let page = block.page(0, &slice(&entry.bytes))?;
+    let page = block.page(0, &slice(&entry.bytes), &slice(&entry.columns))?;
     println!("decode a page  {:8.1} µs", started.elapsed().as_secs_f64() * 1e6);
     println!(
         "               {:8} spans of {} pages",

@@ -11,12 +11,13 @@ use clew_model::TraceId;
 use clew_model::trace::{ResourceRecord, ScopeRecord, Trace};
 
 use crate::codec::{ByteReader, decompress, verify};
+use crate::columns::Columns;
 use crate::error::BlockError;
 use crate::filter::TraceFilter;
 use crate::footer::{Codec, Footer, Section, SectionKind};
-use crate::index::{BlockSearch, SearchParts};
+use crate::index::{BlockSearch, IndexSections, SearchParts};
 use crate::keys::Keys;
-use crate::page::{BlockRecords, Page, PageDirectory};
+use crate::page::{BlockRecords, Page, PageDirectory, Shapes};
 use crate::records::Describe;
 use crate::traces::TraceTable;
 
@@ -81,8 +82,10 @@ impl Block {
             unpack(kind, section, tail.slice(range))
         };
         let pages = footer.section_range(SectionKind::Pages)?;
+        let columns = footer.section_range(SectionKind::Columns)?;
+        let directory = read(SectionKind::PageDirectory)?;
         Ok(Block {
-            pages: Arc::new(PageDirectory::parse(&read(SectionKind::PageDirectory)?, pages)?),
+            pages: Arc::new(PageDirectory::parse(&directory, pages, columns)?),
             records: Arc::new(BlockRecords {
                 resources: read_records::<ResourceRecord>(
                     SectionKind::Resources,
@@ -92,6 +95,7 @@ impl Block {
                     SectionKind::Scopes,
                     &read(SectionKind::Scopes)?,
                 )?,
+                shapes: Shapes::parse(&read(SectionKind::Shapes)?)?,
             }),
             filter: Arc::new(TraceFilter::from_bytes(&read(SectionKind::Filter)?)?),
             split: Arc::new(SplitIds::parse(&read(SectionKind::SplitIds)?)?),
@@ -134,6 +138,8 @@ impl Block {
             traces: self.footer.section_range(SectionKind::Traces)?,
             dictionary: self.footer.section_range(SectionKind::Dictionary)?,
             postings: self.footer.section_range(SectionKind::Postings)?,
+            locator: self.footer.section_range(SectionKind::Locator)?,
+            numbers: self.footer.section_range(SectionKind::Numbers)?,
             columns: self.footer.section_range(SectionKind::Columns)?,
         })
     }
@@ -174,21 +180,27 @@ impl Block {
         }
         BlockSearch::open(SearchParts {
             keys: Arc::clone(&self.keys),
-            dictionary: self.unpack(SectionKind::Dictionary, &sections.dictionary)?,
-            postings: self.unpack(SectionKind::Postings, &sections.postings)?,
-            columns: self.unpack(SectionKind::Columns, &sections.columns)?,
+            index: IndexSections {
+                dictionary: self.unpack(SectionKind::Dictionary, &sections.dictionary)?,
+                postings: self.unpack(SectionKind::Postings, &sections.postings)?,
+                locator: self.unpack(SectionKind::Locator, &sections.locator)?,
+                numbers: self.unpack(SectionKind::Numbers, &sections.numbers)?,
+            },
+            pages: Arc::clone(&self.pages),
+            columns: Columns::parse(&sections.columns, &self.pages)?,
             traces,
             records: Arc::clone(&self.records),
         })
     }
 
-    /// Decodes a page, by its index in the directory, from its bytes.
+    /// Decodes a page, by its index in the directory, from its bytes and those of its columns.
     ///
     /// # Errors
     /// [`BlockError::Corrupt`].
-    pub fn page(&self, index: usize, packed: &[u8]) -> Result<Page, BlockError> {
+    pub fn page(&self, index: usize, packed: &[u8], columns: &Bytes) -> Result<Page, BlockError> {
         let entry = self.pages.entries().get(index);
-        Page::decode(packed, entry.ok_or(BlockError::NotLoaded { section: "page" })?)
+        let entry = entry.ok_or(BlockError::NotLoaded { section: "page" })?;
+        Page::decode(packed, columns, entry, &self.records)
     }
 
     /// The spans of a trace from the pages that [`PageDirectory::pages_of`] names, in that order.
@@ -222,6 +234,10 @@ pub struct SearchSections<T> {
     pub dictionary: T,
     /// [`SectionKind::Postings`].
     pub postings: T,
+    /// [`SectionKind::Locator`].
+    pub locator: T,
+    /// [`SectionKind::Numbers`].
+    pub numbers: T,
     /// [`SectionKind::Columns`].
     pub columns: T,
 }

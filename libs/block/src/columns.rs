@@ -1,14 +1,20 @@
-//! The columns section: what queries need of every span without reading its page.
+//! The columns section: what queries need of every span without reading its page, and what the page
+//! therefore does not repeat. One chunk per page.
 //!
-//! Six columns in this order: start after the start of the trace, duration (both nanoseconds),
-//! resource ordinal, kind, status, parent. The parent column holds 0 for a root, 1 for a span whose
-//! parent is not among the trace's spans here, and otherwise 2 plus the zigzag-coded distance from
-//! the span's row back to its parent's.
+//! A chunk holds the span ids (8 bytes each) and then six columns in this order: start after the
+//! start of the trace, duration (both nanoseconds), resource ordinal, kind, status, parent. The
+//! parent column holds 0 for a root, 1 for a span whose parent is not among the trace's spans here,
+//! and otherwise 2 plus the zigzag-coded distance from the span's row back to its parent's.
 
 use bytes::Bytes;
 
+use crate::codec::verify;
 use crate::error::BlockError;
 use crate::packed::{Column, put_column};
+use crate::page::{PageDirectory, PageEntry};
+
+const SECTION: &str = "columns";
+const ID_BYTES: usize = 8;
 
 /// Where a span's parent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +27,10 @@ pub enum Parent {
     Row(u32),
 }
 
-/// Collects the columns row by row.
+/// Collects the columns of a page row by row.
 #[derive(Debug, Default)]
 pub(crate) struct ColumnsWriter {
+    ids: Vec<u8>,
     starts: Vec<u64>,
     durations: Vec<u64>,
     resources: Vec<u64>,
@@ -35,6 +42,7 @@ pub(crate) struct ColumnsWriter {
 /// A row's values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ColumnRow {
+    pub(crate) span_id: [u8; 8],
     pub(crate) start_in_trace: u64,
     pub(crate) duration: u64,
     pub(crate) resource: u32,
@@ -45,6 +53,7 @@ pub(crate) struct ColumnRow {
 
 impl ColumnsWriter {
     pub(crate) fn push(&mut self, row: u32, values: &ColumnRow) {
+        self.ids.extend_from_slice(&values.span_id);
         self.starts.push(values.start_in_trace);
         self.durations.push(values.duration);
         self.resources.push(u64::from(values.resource));
@@ -60,19 +69,22 @@ impl ColumnsWriter {
         });
     }
 
-    pub(crate) fn finish(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let Self { starts, durations, resources, kinds, statuses, parents } = self;
+    /// Appends the chunk of the page and begins the next.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.ids);
+        let Self { ids: _, starts, durations, resources, kinds, statuses, parents } = self;
         for column in [starts, durations, resources, kinds, statuses, parents] {
-            put_column(&mut out, column);
+            put_column(out, column);
+            column.clear();
         }
-        out
     }
 }
 
-/// The columns of a block.
+/// The columns of a page.
 #[derive(Debug, Clone)]
-pub struct Columns {
+pub(crate) struct ColumnChunk {
+    first_row: u32,
+    ids: Bytes,
     starts: Column,
     durations: Column,
     resources: Column,
@@ -81,48 +93,58 @@ pub struct Columns {
     parents: Column,
 }
 
-impl Columns {
-    /// Reads the section of a block with that many rows.
-    pub(crate) fn parse(bytes: &Bytes, rows: u32) -> Result<Columns, BlockError> {
-        let (starts, rest) = Column::parse(bytes, rows)?;
+impl ColumnChunk {
+    /// Verifies and reads the chunk of the page that `entry` describes.
+    pub(crate) fn parse(bytes: &Bytes, entry: &PageEntry) -> Result<ColumnChunk, BlockError> {
+        verify(SECTION, bytes, entry.columns_crc32c)?;
+        let rows = entry.rows;
+        let ids_length = (rows as usize).saturating_mul(ID_BYTES);
+        if ids_length > bytes.len() {
+            return Err(BlockError::corrupt(SECTION, "it ends too early"));
+        }
+        let (ids, rest) = (bytes.slice(..ids_length), bytes.slice(ids_length..));
+        let (starts, rest) = Column::parse(&rest, rows)?;
         let (durations, rest) = Column::parse(&rest, rows)?;
         let (resources, rest) = Column::parse(&rest, rows)?;
         let (kinds, rest) = Column::parse(&rest, rows)?;
         let (statuses, rest) = Column::parse(&rest, rows)?;
         // What later versions append is not looked at.
         let (parents, _) = Column::parse(&rest, rows)?;
-        Ok(Columns { starts, durations, resources, kinds, statuses, parents })
+        let first_row = entry.first_row;
+        Ok(ColumnChunk { first_row, ids, starts, durations, resources, kinds, statuses, parents })
     }
 
-    /// Nanoseconds from the start of the row's trace to the start of its span.
-    pub fn start_in_trace(&self, row: u32) -> Option<u64> {
-        self.starts.get(row)
+    fn at(&self, row: u32) -> Option<u32> {
+        row.checked_sub(self.first_row)
     }
 
-    /// How long the row's span lasts, in nanoseconds.
-    pub fn duration(&self, row: u32) -> Option<u64> {
-        self.durations.get(row)
+    pub(crate) fn span_id(&self, row: u32) -> Option<[u8; 8]> {
+        let from = (self.at(row)? as usize).checked_mul(ID_BYTES)?;
+        self.ids.get(from..)?.first_chunk().copied()
     }
 
-    /// The ordinal of the row's resource.
-    pub fn resource(&self, row: u32) -> Option<u32> {
-        u32::try_from(self.resources.get(row)?).ok()
+    pub(crate) fn start_in_trace(&self, row: u32) -> Option<u64> {
+        self.starts.get(self.at(row)?)
     }
 
-    /// The row's span kind as OTLP numbers it; unknown kinds are 0.
-    pub fn kind(&self, row: u32) -> Option<u8> {
-        u8::try_from(self.kinds.get(row)?).ok()
+    pub(crate) fn duration(&self, row: u32) -> Option<u64> {
+        self.durations.get(self.at(row)?)
     }
 
-    /// The row's status code as OTLP numbers it; unknown codes are 0.
-    pub fn status(&self, row: u32) -> Option<u8> {
-        u8::try_from(self.statuses.get(row)?).ok()
+    pub(crate) fn resource(&self, row: u32) -> Option<u32> {
+        u32::try_from(self.resources.get(self.at(row)?)?).ok()
     }
 
-    /// Where the row's parent is. A server span that shares its id with a client span has the
-    /// client span as its parent.
-    pub fn parent(&self, row: u32) -> Option<Parent> {
-        Some(match self.parents.get(row)? {
+    pub(crate) fn kind(&self, row: u32) -> Option<u8> {
+        u8::try_from(self.kinds.get(self.at(row)?)?).ok()
+    }
+
+    pub(crate) fn status(&self, row: u32) -> Option<u8> {
+        u8::try_from(self.statuses.get(self.at(row)?)?).ok()
+    }
+
+    pub(crate) fn parent(&self, row: u32) -> Option<Parent> {
+        Some(match self.parents.get(self.at(row)?)? {
             0 => Parent::Root,
             1 => Parent::Elsewhere,
             coded => {
@@ -132,46 +154,127 @@ impl Columns {
             }
         })
     }
+}
+
+/// The columns of a block.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    chunks: Vec<ColumnChunk>,
+}
+
+impl Columns {
+    /// Verifies and reads the section of a block with those pages.
+    pub(crate) fn parse(bytes: &Bytes, pages: &PageDirectory) -> Result<Columns, BlockError> {
+        let start = pages.entries().first().map_or(0, |page| page.columns.start);
+        let chunk = |page: &PageEntry| {
+            let place = |at: u64| usize::try_from(at.checked_sub(start)?).ok();
+            let range = place(page.columns.start).zip(place(page.columns.end));
+            let range = range.filter(|(from, to)| from <= to && *to <= bytes.len());
+            let outside = || BlockError::corrupt(SECTION, "a page's columns lie outside");
+            let (from, to) = range.ok_or_else(outside)?;
+            ColumnChunk::parse(&bytes.slice(from..to), page)
+        };
+        Ok(Columns { chunks: pages.entries().iter().map(chunk).collect::<Result<_, _>>()? })
+    }
+
+    fn chunk(&self, row: u32) -> Option<&ColumnChunk> {
+        let at = self.chunks.partition_point(|chunk| chunk.first_row <= row);
+        self.chunks.get(at.checked_sub(1)?)
+    }
+
+    /// The row's span id.
+    pub fn span_id(&self, row: u32) -> Option<[u8; 8]> {
+        self.chunk(row)?.span_id(row)
+    }
+
+    /// Nanoseconds from the start of the row's trace to the start of its span.
+    pub fn start_in_trace(&self, row: u32) -> Option<u64> {
+        self.chunk(row)?.start_in_trace(row)
+    }
+
+    /// How long the row's span lasts, in nanoseconds.
+    pub fn duration(&self, row: u32) -> Option<u64> {
+        self.chunk(row)?.duration(row)
+    }
+
+    /// The ordinal of the row's resource.
+    pub fn resource(&self, row: u32) -> Option<u32> {
+        self.chunk(row)?.resource(row)
+    }
+
+    /// The row's span kind as OTLP numbers it; unknown kinds are 0.
+    pub fn kind(&self, row: u32) -> Option<u8> {
+        self.chunk(row)?.kind(row)
+    }
+
+    /// The row's status code as OTLP numbers it; unknown codes are 0.
+    pub fn status(&self, row: u32) -> Option<u8> {
+        self.chunk(row)?.status(row)
+    }
+
+    /// Where the row's parent is. A server span that shares its id with a client span has the
+    /// client span as its parent.
+    pub fn parent(&self, row: u32) -> Option<Parent> {
+        self.chunk(row)?.parent(row)
+    }
 
     /// Calls `visit` with every row and the duration of its span.
-    pub(crate) fn for_each_duration(&self, visit: impl FnMut(u32, u64)) {
-        self.durations.for_each(visit);
+    pub(crate) fn for_each_duration(&self, mut visit: impl FnMut(u32, u64)) {
+        for chunk in &self.chunks {
+            chunk.durations.for_each(|at, duration| visit(chunk.first_row + at, duration));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clew_model::TraceId;
+
     use super::*;
 
     #[test]
     fn rows_come_back() {
         let rows = [
-            (Parent::Root, 0u32),
-            (Parent::Row(0), 1),
-            (Parent::Row(4), 2),
-            (Parent::Elsewhere, 3),
-            (Parent::Row(0), 4),
+            (Parent::Root, 3u32),
+            (Parent::Row(3), 4),
+            (Parent::Row(7), 5),
+            (Parent::Elsewhere, 6),
+            (Parent::Row(3), 7),
         ];
         let mut writer = ColumnsWriter::default();
         for (parent, row) in rows {
-            let values = ColumnRow {
+            writer.push(row, &ColumnRow {
+                span_id: u64::from(row).to_be_bytes(),
                 start_in_trace: u64::from(row) * 10,
                 duration: u64::MAX - u64::from(row),
                 resource: row,
                 kind: 3,
                 status: 2,
                 parent,
-            };
-            writer.push(row, &values);
+            });
         }
-        let columns = Columns::parse(&Bytes::from(writer.finish()), 5).unwrap();
+        let mut bytes = Vec::new();
+        writer.finish(&mut bytes);
+        let entry = PageEntry {
+            first_trace: TraceId([1; 16]),
+            first_row: 3,
+            rows: 5,
+            first_ordinal: 0,
+            bytes: 0..0,
+            columns: 0..bytes.len() as u64,
+            raw_length: 0,
+            crc32c: 0,
+            columns_crc32c: crc32c::crc32c(&bytes),
+        };
+        let columns = ColumnChunk::parse(&Bytes::from(bytes), &entry).unwrap();
         for (parent, row) in rows {
             assert_eq!(columns.parent(row), Some(parent));
+            assert_eq!(columns.span_id(row), Some(u64::from(row).to_be_bytes()));
             assert_eq!(columns.start_in_trace(row), Some(u64::from(row) * 10));
             assert_eq!(columns.duration(row), Some(u64::MAX - u64::from(row)));
             assert_eq!(columns.resource(row), Some(row));
             assert_eq!((columns.kind(row), columns.status(row)), (Some(3), Some(2)));
         }
-        assert_eq!(columns.parent(5), None);
+        assert_eq!([columns.parent(8), columns.parent(2)], [None, None]);
     }
 }

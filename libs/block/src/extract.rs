@@ -3,7 +3,7 @@
 //! Two steps, so that a damaged span leaves nothing behind: first everything is read into a
 //! reused list, then the list is applied, which cannot fail.
 
-use clew_model::otlp::{EventView, KeyValueView, LinkView, SpanView};
+use clew_model::otlp::{AnyValueView, EventView, KeyValueView, LinkView, SpanView};
 use clew_model::wire::{Reader, WireError};
 
 use crate::term::{
@@ -135,4 +135,40 @@ fn attribute<'a>(
         items.push(Item { key, code, fresh, value });
         fresh = false;
     })
+}
+
+/// Visits the texts that a span has under a key: of the span itself, its events or its links.
+///
+/// # Errors
+/// [`WireError`] when the span's bytes are damaged.
+pub(crate) fn visit_texts(
+    span: &[u8],
+    scope: KeyScope,
+    name: &[u8],
+    visit: &mut impl FnMut(&[u8]),
+) -> Result<(), WireError> {
+    let mut text = |pair: &KeyValueView<'_>| {
+        if let (true, AnyValueView::String(text)) = (pair.key.as_bytes() == name, pair.value) {
+            visit(text.as_bytes());
+        }
+    };
+    let mut reader = Reader::new(span);
+    while let Some(field) = reader.next_field()? {
+        match (field.number, scope) {
+            (ATTRIBUTES, KeyScope::Span) => text(&KeyValueView::parse(field.bytes()?)?),
+            (EVENTS, KeyScope::Event) => {
+                for pair in EventView::parse(field.bytes()?)?.attributes() {
+                    text(&pair?);
+                }
+            }
+            (LINKS, KeyScope::Link) => {
+                for pair in LinkView::parse(field.bytes()?)?.attributes() {
+                    text(&pair?);
+                }
+            }
+            // Names and messages repeat; what is rare among them is a term all the same.
+            _ => {}
+        }
+    }
+    Ok(())
 }

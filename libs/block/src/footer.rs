@@ -17,8 +17,8 @@ use clew_model::wire::put_varint;
 use crate::codec::{ByteReader, narrow, put_bytes};
 use crate::error::BlockError;
 
-/// The format version this release writes, and the highest it reads.
-pub const FORMAT_VERSION: u16 = 1;
+/// The format version this release writes, and the only one it reads: version 1 was never released.
+pub const FORMAT_VERSION: u16 = 2;
 
 /// The length of the trailer in bytes.
 pub const TRAILER_BYTES: usize = 24;
@@ -53,8 +53,15 @@ pub enum SectionKind {
     Dictionary = 9,
     /// The posting lists.
     Postings = 10,
-    /// One number per span and column.
+    /// Ids, times and other numbers of every span, a chunk per page, each with a checksum of its
+    /// own in the directory.
     Columns = 11,
+    /// Which fields spans have, and in which order.
+    Shapes = 12,
+    /// Where values lie that the dictionary does not have.
+    Locator = 13,
+    /// Columns of numbers that the dictionary does not have.
+    Numbers = 14,
 }
 
 impl SectionKind {
@@ -72,6 +79,9 @@ impl SectionKind {
             SectionKind::Dictionary => "term dictionary",
             SectionKind::Postings => "postings",
             SectionKind::Columns => "columns",
+            SectionKind::Shapes => "shapes",
+            SectionKind::Locator => "locator",
+            SectionKind::Numbers => "numbers",
         }
     }
 }
@@ -97,7 +107,8 @@ pub struct Section {
     pub bytes: Range<u64>,
     /// Its length after decompression.
     pub raw_length: u64,
-    /// The CRC-32C of its stored bytes. Zero for the pages, which are verified one by one.
+    /// The CRC-32C of its stored bytes. Zero for pages and columns, which are verified page by
+    /// page.
     pub crc32c: u32,
 }
 
@@ -222,7 +233,7 @@ impl Footer {
         if crc32c::crc32c_append(crc32c::crc32c(checked), &tail_length.to_le_bytes()) != crc {
             return Err(reader.corrupt("checksum mismatch"));
         }
-        if version == 0 || version > FORMAT_VERSION {
+        if version != FORMAT_VERSION {
             return Err(BlockError::UnsupportedVersion { version });
         }
         let mut footer = Footer::read(&before[start..], version, tail_length)?;

@@ -4,6 +4,7 @@
 //! A dictionary key is the ordinal of the attribute key (4 bytes, big-endian), the type code and
 //! the value bytes, so the terms of a key, of a type and of a range of values each lie together.
 
+mod locator;
 mod search;
 mod write;
 
@@ -16,19 +17,22 @@ use tantivy::HasLen;
 use tantivy::directory::{FileHandle, FileSlice, OwnedBytes};
 use tantivy::termdict::TermDictionary;
 
+use self::locator::{Locator, located_hash};
 pub use self::search::BlockSearch;
 pub(crate) use self::search::SearchParts;
 pub(crate) use self::write::{DROPPED, IndexParts, StoreRows, write_index};
 use crate::error::BlockError;
-use crate::keys::Keys;
-use crate::postings::read_postings;
+use crate::hash::hash64;
+use crate::keys::{BlockKey, Keys};
+use crate::packed::Column;
+use crate::postings::Postings;
 use crate::probe::{Probe, Values};
 use crate::rows::RowSet;
 use crate::source::{Place, TermRef, TermVisitor};
 use crate::term::code;
 
 const DICTIONARY: &str = "term dictionary";
-const POSTINGS: &str = "postings";
+const NUMBERS: &str = "numbers";
 
 /// The bytes in front of a value in a dictionary key.
 const PREFIX_BYTES: usize = 5;
@@ -38,7 +42,9 @@ const PREFIX_BYTES: usize = 5;
 pub(crate) struct AttributeIndex {
     keys: Arc<Keys>,
     dictionary: TermDictionary,
-    postings: Bytes,
+    postings: Postings,
+    locator: Arc<Locator>,
+    numbers: Bytes,
     rows: u32,
 }
 
@@ -46,6 +52,14 @@ impl std::fmt::Debug for AttributeIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AttributeIndex").field("rows", &self.rows).finish_non_exhaustive()
     }
+}
+
+/// The bytes of an index, verified.
+pub(crate) struct IndexSections {
+    pub(crate) dictionary: Bytes,
+    pub(crate) postings: Bytes,
+    pub(crate) locator: Bytes,
+    pub(crate) numbers: Bytes,
 }
 
 /// Lends bytes to the dictionary: what it reads, a block of terms at a time, is copied.
@@ -71,19 +85,30 @@ impl AttributeIndex {
     /// Opens the index of a block with that many rows. The bytes have been verified.
     pub(crate) fn open(
         keys: Arc<Keys>,
-        dictionary: &Bytes,
-        postings: Bytes,
+        sections: IndexSections,
         rows: u32,
     ) -> Result<AttributeIndex, BlockError> {
-        check_dictionary_frame(dictionary)?;
-        let handle: Arc<dyn FileHandle> = Arc::new(Shared(dictionary.clone()));
+        check_dictionary_frame(&sections.dictionary)?;
+        let handle: Arc<dyn FileHandle> = Arc::new(Shared(sections.dictionary));
         let dictionary = TermDictionary::open(FileSlice::new(handle))
             .map_err(|_| BlockError::corrupt(DICTIONARY, "it does not open"))?;
-        Ok(AttributeIndex { keys, dictionary, postings, rows })
+        Ok(AttributeIndex {
+            keys,
+            dictionary,
+            postings: Postings::parse(&sections.postings)?,
+            locator: Arc::new(Locator::parse(&sections.locator)?),
+            numbers: sections.numbers,
+            rows,
+        })
     }
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// About how many bytes of memory the index takes once everything was unpacked.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.postings.raw_length() + self.locator.memory_bytes() + self.numbers.len()
     }
 
     pub(crate) const fn rows(&self) -> u32 {
@@ -158,11 +183,57 @@ impl AttributeIndex {
         count: u32,
         rows: &mut RowSet,
     ) -> Result<(), BlockError> {
-        let list = self
-            .postings
-            .get(place.clone())
-            .ok_or_else(|| BlockError::corrupt(POSTINGS, "a list lies outside"))?;
-        read_postings(list, count, self.rows, rows)
+        self.postings.add(place, count, self.rows, rows)
+    }
+
+    /// The pages that may have a rare text under a key.
+    pub(crate) fn pages_of_text(&self, key: u32, text: &[u8]) -> Vec<u32> {
+        match self.keys.get(key) {
+            Some(key) if key.rare_texts.is_some() => {
+                self.locator.pages_of(located_hash(key.hash(), hash64(0, text)))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The rows that have rare texts under a key.
+    pub(crate) fn rare_text_rows(&self, key: u32) -> Result<RowSet, BlockError> {
+        let mut rows = RowSet::new();
+        if let Some(rare) = self.keys.get(key).and_then(|key| key.rare_texts.as_ref()) {
+            self.add_postings(&rare.place, rare.count, &mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// Visits the rare numbers of a type with their rows, which ascend.
+    pub(crate) fn visit_rare_numbers(
+        &self,
+        key: u32,
+        type_code: u8,
+        visit: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), BlockError> {
+        let rare = self.keys.get(key).and_then(|key: &BlockKey| key.rare_numbers(type_code));
+        let Some(rare) = rare else { return Ok(()) };
+        let outside = || BlockError::corrupt(NUMBERS, "a column lies outside");
+        let place = rare.place.clone();
+        let bytes = (place.end <= self.numbers.len()).then(|| self.numbers.slice(place));
+        let (distances, rest) = Column::parse(&bytes.ok_or_else(outside)?, rare.count)?;
+        let (values, _) = Column::parse(&rest, rare.count)?;
+        let mut rows = Vec::with_capacity(distances.len());
+        let mut row = 0u64;
+        distances.for_each(|_, distance| {
+            row = row.saturating_add(distance);
+            rows.push(u32::try_from(row).unwrap_or(u32::MAX));
+        });
+        if rows.last().is_some_and(|row| *row >= self.rows) {
+            return Err(outside());
+        }
+        values.for_each(|at, value| {
+            if let Some(row) = rows.get(at as usize) {
+                visit(*row, value);
+            }
+        });
+        Ok(())
     }
 
     /// The rows that have a key.

@@ -16,7 +16,7 @@ use clew_traceql::plan::{Condition, Field, Intrinsic, Scope, Test};
 use clew_traceql::value::Static;
 
 use crate::error::BlockError;
-use crate::probe::{self, Plan, Probe};
+use crate::probe::{self, Plan, Probe, Values};
 use crate::rows::{LookupResult, RowSet};
 use crate::source::{IndexSource, RecordKind, TraceFacts};
 use crate::term::{
@@ -94,7 +94,7 @@ fn has_incomparable(source: &impl IndexSource, key: u32) -> Result<bool, BlockEr
     Ok(any)
 }
 
-/// The rows of all terms that the probes admit.
+/// The rows of all terms and rare values that the probes admit.
 fn probe_terms(
     source: &impl IndexSource,
     key: u32,
@@ -109,8 +109,62 @@ fn probe_terms(
             }
             Ok(ControlFlow::Continue(()))
         })?;
+        probe_rare(source, key, probe, &mut found)?;
     }
     Ok(found)
+}
+
+fn probe_rare(
+    source: &impl IndexSource,
+    key: u32,
+    probe: &Probe,
+    found: &mut LookupResult,
+) -> Result<(), BlockError> {
+    match (probe.code, &probe.values) {
+        (code::STRING, Values::One(text)) => {
+            let before = found.rows.len();
+            let certain = source.add_rare_text(key, text, &mut found.rows)?;
+            found.exact &= certain || found.rows.len() == before;
+        }
+        (code::STRING, Values::Between(..)) => {
+            let rows = source.rare_text_rows(key)?;
+            found.exact &= rows.is_empty();
+            found.rows.unite(&rows);
+        }
+        (code::INT | code::FLOAT, values) => {
+            let Some((low, high)) = word_bounds(values) else { return Ok(()) };
+            let mut rows = Vec::new();
+            source.visit_rare_numbers(key, probe.code, &mut |row, value| {
+                if (low..=high).contains(&value) {
+                    rows.push(row);
+                }
+            })?;
+            found.exact &= probe.exact || rows.is_empty();
+            found.rows.extend_sorted(&rows);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The smallest and the largest number of a range of terms; `None` if there is none.
+fn word_bounds(values: &Values) -> Option<(u64, u64)> {
+    let word = |bytes: &Vec<u8>| bytes.as_slice().try_into().ok().map(u64::from_be_bytes);
+    let (low, high) = match values {
+        Values::One(value) => return Some((word(value)?, word(value)?)),
+        Values::Between(low, high) => (low, high),
+    };
+    let low = match low {
+        Bound::Unbounded => 0,
+        Bound::Included(low) => word(low)?,
+        Bound::Excluded(low) => word(low)?.checked_add(1)?,
+    };
+    let high = match high {
+        Bound::Unbounded => u64::MAX,
+        Bound::Included(high) => word(high)?,
+        Bound::Excluded(high) => word(high)?.checked_sub(1)?,
+    };
+    Some((low, high))
 }
 
 /// Whether a record passes a test.

@@ -2,8 +2,9 @@
 //! need. Reading one value or all of them decodes nothing else.
 //!
 //! Stored form of a column: the number of values (varint); per block the smallest value (8 bytes)
-//! and the bit width of what is above it (1 byte); then the blocks' bits, each block starting at
-//! a byte, value `i` of a block at bits `i * width`, lowest first.
+//! and a byte with the bit width of what is above it and, as its highest bit, whether that is
+//! counted in thousands (many clocks give microseconds only); then the blocks' bits, each block
+//! starting at a byte, value `i` of a block at bits `i * width`, lowest first.
 
 use bytes::Bytes;
 use clew_model::wire::put_varint;
@@ -14,6 +15,7 @@ use crate::error::BlockError;
 const SECTION: &str = "columns";
 const BLOCK: usize = 128;
 const HEADER_BYTES: usize = 9;
+const THOUSANDS: u8 = 0x80;
 
 /// Appends a column.
 pub(crate) fn put_column(out: &mut Vec<u8>, values: &[u64]) {
@@ -22,22 +24,24 @@ pub(crate) fn put_column(out: &mut Vec<u8>, values: &[u64]) {
     for block in values.chunks(BLOCK) {
         let low = block.iter().copied().min().unwrap_or(0);
         let high = block.iter().copied().max().unwrap_or(0);
-        let width = 64 - (high - low).leading_zeros();
+        let thousands = high > low && block.iter().all(|value| (value - low) % 1000 == 0);
+        let (unit, flag) = if thousands { (1000, THOUSANDS) } else { (1, 0) };
+        let width = 64 - ((high - low) / unit).leading_zeros();
         out.extend_from_slice(&low.to_le_bytes());
-        out.push(width.to_le_bytes()[0]);
-        put_bits(&mut bits, block, low, width);
+        out.push(width.to_le_bytes()[0] | flag);
+        put_bits(&mut bits, block.iter().map(|value| (value - low) / unit), width);
     }
     out.extend_from_slice(&bits);
 }
 
-fn put_bits(out: &mut Vec<u8>, block: &[u64], low: u64, width: u32) {
+fn put_bits(out: &mut Vec<u8>, block: impl Iterator<Item = u64>, width: u32) {
     if width == 0 {
         return;
     }
     let mut pending = 0u128;
     let mut filled = 0;
     for value in block {
-        pending |= u128::from(value - low) << filled;
+        pending |= u128::from(value) << filled;
         filled += width;
         while filled >= 8 {
             out.push(pending.to_le_bytes()[0]);
@@ -48,6 +52,13 @@ fn put_bits(out: &mut Vec<u8>, block: &[u64], low: u64, width: u32) {
     if filled > 0 {
         out.push(pending.to_le_bytes()[0]);
     }
+}
+
+/// What a block's values are made from.
+struct Header {
+    low: u64,
+    unit: u64,
+    width: usize,
 }
 
 /// A column as it is stored.
@@ -74,7 +85,7 @@ impl Column {
         let mut starts = Vec::with_capacity(blocks);
         let mut end = 0usize;
         for (block, header) in header_bytes.chunks_exact(HEADER_BYTES).enumerate() {
-            let width = usize::from(header[8]);
+            let width = usize::from(header[8] & !THOUSANDS);
             if width > 64 {
                 return Err(reader.corrupt("a column is too wide"));
             }
@@ -93,34 +104,45 @@ impl Column {
         Ok((column, bytes.slice(bits_at + end..)))
     }
 
+    /// How many values there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.length as usize
+    }
+
     /// The value of a row; `None` past the end.
     pub(crate) fn get(&self, row: u32) -> Option<u64> {
         if row >= self.length {
             return None;
         }
         let (block, within) = (row as usize / BLOCK, row as usize % BLOCK);
-        let (low, width) = self.header(block)?;
+        let Header { low, unit, width } = self.header(block)?;
         let bits = self.bits.get(*self.starts.get(block)? as usize..)?;
-        Some(low.wrapping_add(bits_at(bits, within * width, width)))
+        Some(low.wrapping_add(bits_at(bits, within * width, width).wrapping_mul(unit)))
     }
 
-    fn header(&self, block: usize) -> Option<(u64, usize)> {
+    fn header(&self, block: usize) -> Option<Header> {
         let header = self.headers.get(block * HEADER_BYTES..(block + 1) * HEADER_BYTES)?;
-        let (low, width) = header.split_first_chunk::<8>()?;
-        Some((u64::from_le_bytes(*low), usize::from(*width.first()?)))
+        let (low, coded) = header.split_first_chunk::<8>()?;
+        let coded = *coded.first()?;
+        Some(Header {
+            low: u64::from_le_bytes(*low),
+            unit: if coded & THOUSANDS == 0 { 1 } else { 1000 },
+            width: usize::from(coded & !THOUSANDS),
+        })
     }
 
     /// Calls `visit` with every row and its value.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u32, u64)) {
         let mut row = 0;
         for (block, start) in self.starts.iter().enumerate() {
-            let (Some((low, width)), Some(bits)) =
+            let (Some(Header { low, unit, width }), Some(bits)) =
                 (self.header(block), self.bits.get(*start as usize..))
             else {
                 return;
             };
             for within in 0..BLOCK.min((self.length - row) as usize) {
-                visit(row, low.wrapping_add(bits_at(bits, within * width, width)));
+                let above = bits_at(bits, within * width, width).wrapping_mul(unit);
+                visit(row, low.wrapping_add(above));
                 row += 1;
             }
         }
@@ -159,8 +181,10 @@ mod tests {
         fn columns_round_trip(
             values in proptest::collection::vec(
                 prop_oneof![any::<u64>(), 0u64..10, Just(7u64), 1u64 << 40..1 << 41], 0..400),
+            unit in prop_oneof![Just(1u64), Just(1000)],
             behind: Vec<u8>,
         ) {
+            let values: Vec<u64> = values.into_iter().map(|value| value / unit * unit).collect();
             let mut bytes = Vec::new();
             put_column(&mut bytes, &values);
             bytes.extend_from_slice(&behind);

@@ -4,16 +4,29 @@
 //! then a roaring bitmap in the portable format. Any other list is varints: the first row, then
 //! for each further row its distance from the one before. The number of rows stands beside the
 //! list, so nothing in the list says which form it has.
+//!
+//! Lists are packed in zstd frames of about 64 KiB, which takes a third off them; a list lies in one
+//! frame and is named by its place in the frames' content as if they were one. Stored form of the
+//! section: the frames; per frame its raw and packed length (varints); the length of those numbers
+//! (4 bytes).
 
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
 use roaring::RoaringBitmap;
 
 use clew_model::wire::put_varint;
 
-use crate::codec::ByteReader;
+use crate::codec::{ByteReader, compress, decompress};
 use crate::error::BlockError;
 use crate::rows::RowSet;
 
 const SECTION: &str = "postings";
+
+/// A frame ends behind the list that brings it to this size.
+const FRAME_BYTES: usize = 64 << 10;
+const FRAME_LEVEL: i32 = 1;
 
 fn is_dense(count: u32, rows: u32) -> bool {
     count >= 64 && u64::from(count) * 16 >= u64::from(rows)
@@ -24,13 +37,38 @@ fn is_dense(count: u32, rows: u32) -> bool {
 pub(crate) struct PostingsWriter {
     rows: u32,
     bits: Vec<u8>,
+    /// The frame at hand, and where it begins in the content of all frames.
     out: Vec<u8>,
+    start: usize,
+    frames: Frames,
+}
+
+/// Packed frames with their raw and packed lengths.
+#[derive(Debug, Default)]
+struct Frames {
+    packed: Vec<u8>,
+    lengths: Vec<(usize, usize)>,
+}
+
+impl Frames {
+    fn put(&mut self, raw: &[u8]) -> Result<(), BlockError> {
+        let packed = compress(raw, FRAME_LEVEL)?;
+        self.packed.extend_from_slice(&packed);
+        self.lengths.push((raw.len(), packed.len()));
+        Ok(())
+    }
 }
 
 impl PostingsWriter {
     /// For a block with that many rows.
     pub(crate) fn new(rows: u32) -> PostingsWriter {
-        PostingsWriter { rows, bits: vec![0; (rows as usize).div_ceil(8)], out: Vec::new() }
+        PostingsWriter {
+            rows,
+            bits: vec![0; (rows as usize).div_ceil(8)],
+            out: Vec::new(),
+            start: 0,
+            frames: Frames::default(),
+        }
     }
 
     /// Appends the list of `list`, which it sorts and rids of repeated rows; returns how many are
@@ -58,7 +96,19 @@ impl PostingsWriter {
                 before = *row;
             }
         }
+        if self.out.len() >= FRAME_BYTES {
+            self.end_frame()?;
+        }
         Ok(count)
+    }
+
+    fn end_frame(&mut self) -> Result<(), BlockError> {
+        if !self.out.is_empty() {
+            self.frames.put(&self.out)?;
+            self.start += self.out.len();
+            self.out.clear();
+        }
+        Ok(())
     }
 
     /// Sorting by setting bits costs one pass over the block's rows, whatever the order.
@@ -78,18 +128,101 @@ impl PostingsWriter {
         }
     }
 
-    /// Where the next list will begin.
+    /// Where the next list will begin, or the one before ended.
     pub(crate) fn position(&self) -> usize {
-        self.out.len()
+        self.start + self.out.len()
     }
 
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.out
+    /// The section, with the lists of `behind` after its own.
+    pub(crate) fn finish(mut self, mut behind: PostingsWriter) -> Result<Vec<u8>, BlockError> {
+        self.end_frame()?;
+        behind.end_frame()?;
+        let Frames { packed: mut out, mut lengths } = self.frames;
+        out.append(&mut behind.frames.packed);
+        lengths.append(&mut behind.frames.lengths);
+        let start = out.len();
+        for (raw, packed) in lengths {
+            put_varint(&mut out, raw as u64);
+            put_varint(&mut out, packed as u64);
+        }
+        let length = crate::codec::narrow(out.len() - start);
+        out.extend_from_slice(&length.to_le_bytes());
+        Ok(out)
+    }
+}
+
+/// The section, opened. A frame is unpacked when it is first needed, and then kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Postings {
+    frames: Arc<[Frame]>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    /// Where its content begins among that of all frames.
+    start: usize,
+    raw_length: usize,
+    packed: Bytes,
+    raw: OnceLock<Bytes>,
+}
+
+impl Postings {
+    /// Reads the section.
+    pub(crate) fn parse(section: &Bytes) -> Result<Postings, BlockError> {
+        let corrupt = |reason| BlockError::corrupt(SECTION, reason);
+        let (rest, length) =
+            section.split_last_chunk::<4>().ok_or_else(|| corrupt("it is too short"))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let packed = rest.len().checked_sub(length).ok_or_else(|| corrupt("it is too short"))?;
+        let mut reader = ByteReader::new(SECTION, &rest[packed..]);
+        let (mut start, mut at) = (0usize, 0usize);
+        let mut frames = Vec::new();
+        while reader.remaining() > 0 {
+            let (raw_length, packed_length) = (reader.varint_u32()?, reader.varint_u32()?);
+            let end = at.saturating_add(packed_length as usize);
+            if end > packed {
+                return Err(corrupt("a frame lies outside"));
+            }
+            let raw_length = raw_length as usize;
+            let packed = section.slice(at..end);
+            frames.push(Frame { start, raw_length, packed, raw: OnceLock::new() });
+            start = start.saturating_add(raw_length);
+            at = end;
+        }
+        Ok(Postings { frames: frames.into() })
+    }
+
+    /// How many bytes all lists take.
+    pub(crate) fn raw_length(&self) -> usize {
+        self.frames.last().map_or(0, |frame| frame.start.saturating_add(frame.raw_length))
+    }
+
+    /// Adds the rows of the list at `place`, which has `count` of a block's `rows`, to `into`.
+    pub(crate) fn add(
+        &self,
+        place: &Range<usize>,
+        count: u32,
+        rows: u32,
+        into: &mut RowSet,
+    ) -> Result<(), BlockError> {
+        let outside = || BlockError::corrupt(SECTION, "a list lies outside");
+        let at = self.frames.partition_point(|frame| frame.start <= place.start);
+        let frame = at.checked_sub(1).and_then(|at| self.frames.get(at)).ok_or_else(outside)?;
+        let raw = match frame.raw.get() {
+            Some(raw) => raw,
+            None => {
+                let raw = decompress(SECTION, &frame.packed, frame.raw_length)?;
+                frame.raw.get_or_init(|| raw)
+            }
+        };
+        let end = place.end.checked_sub(frame.start).ok_or_else(outside)?;
+        let list = raw.get(place.start - frame.start..end).ok_or_else(outside)?;
+        read_postings(list, count, rows, into)
     }
 }
 
 /// Adds the rows of a stored list of `count` rows to `into`.
-pub(crate) fn read_postings(
+fn read_postings(
     bytes: &[u8],
     count: u32,
     rows: u32,
@@ -147,11 +280,28 @@ mod tests {
             // A second list finds the scratch space clean.
             let first_end = writer.position();
             writer.put(&mut vec![0]).unwrap();
-            let bytes = writer.finish();
-            let mut set = RowSet::new();
-            read_postings(&bytes[..first_end], count, rows, &mut set).unwrap();
-            prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
-            prop_assert_eq!(&bytes[first_end..], &[0]);
+            let end = writer.position();
+            let mut behind = PostingsWriter::new(rows);
+            behind.put(&mut vec![0]).unwrap();
+            let postings = Postings::parse(&Bytes::from(writer.finish(behind).unwrap())).unwrap();
+            let read = |place: Range<usize>, count| {
+                let mut set = RowSet::new();
+                postings.add(&place, count, rows, &mut set).unwrap();
+                set.iter().collect::<Vec<_>>()
+            };
+            if count > 0 {
+                prop_assert_eq!(read(0..first_end, count), model.into_iter().collect::<Vec<_>>());
+            }
+            prop_assert_eq!(read(first_end..end, 1), [0]);
+            prop_assert_eq!(read(end..end + 1, 1), [0]);
+            prop_assert_eq!(postings.raw_length(), end + 1);
+        }
+
+        #[test]
+        fn any_bytes_are_a_section_or_an_error(bytes: Vec<u8>, place in 0usize..300) {
+            if let Ok(postings) = Postings::parse(&Bytes::from(bytes)) {
+                let _ = postings.add(&(place..place + 2), 1, 10, &mut RowSet::new());
+            }
         }
 
         #[test]

@@ -81,6 +81,21 @@ pub(crate) trait IndexSource {
     /// Adds the rows of a term to `rows`.
     fn add_rows(&self, place: &Place, rows: &mut RowSet) -> Result<(), BlockError>;
 
+    /// Adds the rows that may have a rare text, one that no term stands for; whether those are
+    /// certain to have it.
+    fn add_rare_text(&self, key: u32, text: &[u8], rows: &mut RowSet) -> Result<bool, BlockError>;
+
+    /// The rows that have rare texts.
+    fn rare_text_rows(&self, key: u32) -> Result<RowSet, BlockError>;
+
+    /// Visits the rows of the rare numbers of a type, with the numbers as terms order them.
+    fn visit_rare_numbers(
+        &self,
+        key: u32,
+        type_code: u8,
+        visit: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), BlockError>;
+
     /// The rows that have a key.
     fn key_rows(&self, key: u32) -> Result<RowSet, BlockError>;
 

@@ -10,6 +10,8 @@
 mod frames;
 mod read;
 
+pub use self::read::{RowFacts, TraceExtent};
+
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -70,6 +72,10 @@ pub(crate) struct TraceRows {
     pub(crate) id: TraceId,
     first: u32,
     last: u32,
+    /// Of all its rows: the earliest start, the latest end, how many there are.
+    start: u64,
+    end: u64,
+    rows: u32,
     pub(crate) split: bool,
 }
 
@@ -145,9 +151,9 @@ impl SpanTable {
             }
             self.resources.note(resource, row);
             self.scopes.note(scope, row);
-            let trace = self.note_trace(trace, row);
             let start = view.start_unix_nanos;
             let end = view.end_unix_nanos.max(start);
+            let trace = self.note_trace(trace, row, start, end);
             let (first, last) = self.bounds.unwrap_or((start, end));
             self.bounds = Some((first.min(start), last.max(end)));
             self.rows.push(Row {
@@ -189,15 +195,18 @@ impl SpanTable {
     }
 
     /// The ordinal of the row's trace; links the row to the trace's other rows.
-    fn note_trace(&mut self, id: TraceId, row: u32) -> u32 {
+    fn note_trace(&mut self, id: TraceId, row: u32, start: u64, end: u64) -> u32 {
         if let Some(ordinal) = self.find(&id) {
             let trace = &mut self.traces[ordinal as usize];
             self.rows[trace.last as usize].next = row;
             trace.last = row;
+            trace.start = trace.start.min(start);
+            trace.end = trace.end.max(end);
+            trace.rows += 1;
             return ordinal;
         }
         let ordinal = narrow(self.traces.len());
-        self.traces.push(TraceRows { id, first: row, last: row, split: false });
+        self.traces.push(TraceRows { id, first: row, last: row, start, end, rows: 1, split: false });
         let (seed, traces) = (self.seed, &self.traces);
         self.trace_index.insert_unique(hash64(seed, &id.0), ordinal, |other| {
             hash64(seed, &traces[*other as usize].id.0)

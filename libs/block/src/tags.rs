@@ -37,7 +37,8 @@ pub struct TagValue {
 /// How a visit of values ended.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TagValuesEnd {
-    /// One row for each value that is too long for the index; it is found in the span itself.
+    /// Rows with values that the index does not hold, because they are too long or too rare: at
+    /// least one for each such value. They are found in the spans themselves.
     pub long_values: RowSet,
     /// Whether the sink ended the visit before the last value.
     pub stopped: bool,
@@ -181,7 +182,43 @@ fn term_values(
             None => Err(BlockError::corrupt("index", "a term is no value")),
         }
     })?;
+    if !end.stopped {
+        rare_numbers(source, key, within, sink, &mut end)?;
+        let mut rows = source.rare_text_rows(key)?;
+        if let Some(within) = within {
+            rows.intersect(within);
+        }
+        end.long_values.unite(&rows);
+    }
     Ok(end)
+}
+
+fn rare_numbers(
+    source: &impl IndexSource,
+    key: u32,
+    within: Option<&RowSet>,
+    sink: &mut TagValueSink<'_>,
+    end: &mut TagValuesEnd,
+) -> Result<(), BlockError> {
+    for type_code in [code::INT, code::FLOAT] {
+        let mut numbers = Vec::new();
+        source.visit_rare_numbers(key, type_code, &mut |row, value| {
+            if within.is_none_or(|within| within.contains(row)) {
+                numbers.push(value);
+            }
+        })?;
+        numbers.sort_unstable();
+        for same in numbers.chunk_by(|a, b| a == b) {
+            let first = same.first().map(|value| value.to_be_bytes()).unwrap_or_default();
+            if let Some(Decoded::Value(value)) = decode(type_code, &first)
+                && sink(TagValue { value, rows: same.len() as u64 }).is_break()
+            {
+                end.stopped = true;
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads the values of one record.

@@ -28,13 +28,13 @@ use crate::terms::TermStore;
 pub struct BlockOptions {
     /// The zstd level of pages.
     pub page_level: i32,
-    /// How many bytes a page should have before compression.
+    /// How many bytes the spans of a page should have, at most 16 MiB.
     pub page_bytes: usize,
 }
 
 impl Default for BlockOptions {
     fn default() -> BlockOptions {
-        BlockOptions { page_level: 1, page_bytes: 192 << 10 }
+        BlockOptions { page_level: 1, page_bytes: 512 << 10 }
     }
 }
 
@@ -79,12 +79,19 @@ impl std::fmt::Debug for BlockWriter {
 
 impl BlockWriter {
     /// A writer of one block. `seed` goes into its hash tables and has no influence on the block.
-    pub fn new(options: &BlockOptions, meta: BlockMeta, seed: u64) -> BlockWriter {
-        BlockWriter {
-            assembler: Assembler::new(options, meta, seed),
+    ///
+    /// # Errors
+    /// [`BlockError::Engine`] when the compressor does not start.
+    pub fn new(
+        options: &BlockOptions,
+        meta: BlockMeta,
+        seed: u64,
+    ) -> Result<BlockWriter, BlockError> {
+        Ok(BlockWriter {
+            assembler: Assembler::new(options, meta, seed)?,
             terms: TermStore::new(seed),
             guess: KeyGuess::default(),
-        }
+        })
     }
 
     /// Appends a merged trace. A trace without spans is left out.

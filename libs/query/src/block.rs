@@ -2,6 +2,7 @@
 //! verified once is shared through the cache.
 
 mod cache;
+mod describe;
 mod pages;
 
 use std::collections::BTreeSet;
@@ -12,21 +13,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use clew_block::{
-    Block, BlockError, BlockSearch, LookupResult, RowSet, SearchSections, SectionKind, TraceTable,
+    Block, BlockError, BlockSearch, LookupResult, Page, RowSet, SearchSections, SectionKind,
+    TraceTable,
 };
 use clew_model::{Trace, TraceId, UnixNanos};
 use clew_node::Tasks;
+use clew_proto::query::v1::FoundTrace;
 use clew_storage::Bucket;
-use clew_traceql::plan::{Condition, Scope};
+use clew_traceql::plan::{Condition, Field, Scope};
 use clew_traceql::value::Static;
 
 pub use self::cache::BlockCache;
 use self::cache::{Cached, Entry, Key, Part};
-use self::pages::{compact, first_page_of, ordinal_in_page, pages_of, trace_in_page};
+use self::pages::{first_page_of, ordinal_in_page, pages_of, trace_in_page};
 use crate::QueryError;
+use crate::plan::SearchPlan;
 use crate::select::{RowIndex, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
 use crate::tags::{TagField, long_value};
+
+/// So many values of one field are read from the pages of a block.
+const VALUES_MAX: usize = 100_000;
 
 /// Where a tenant's block is, as the catalog has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,16 +191,27 @@ impl BlockSource {
         let traces = self.traces(&block).await?;
         let make = async {
             let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
-            let (dictionary, postings, columns) = futures::try_join!(
+            let (dictionary, postings, locator, numbers, columns) = futures::try_join!(
                 self.read(ranges.dictionary),
                 self.read(ranges.postings),
+                self.read(ranges.locator),
+                self.read(ranges.numbers),
                 self.read(ranges.columns),
             )?;
             let bytes = index_bytes(&block);
             let block = Arc::clone(&block);
             // Only the table parsed before is used for the traces.
-            let sections = SearchSections { traces: Bytes::new(), dictionary, postings, columns };
+            let traces_bytes = Bytes::new();
+            let sections = SearchSections {
+                traces: traces_bytes,
+                dictionary,
+                postings,
+                locator,
+                numbers,
+                columns,
+            };
             let search = self.compute(move || block.search_with(traces, &sections)).await?;
+            let bytes = bytes.saturating_add(search.memory_bytes());
             Ok(Entry { cached: Cached::Search(Arc::new(search)), bytes })
         };
         match self.part(Part::Search, make).await? {
@@ -274,6 +292,15 @@ impl SpanSource for BlockSource {
         self.compute(move || select(index.as_ref(), &selection)).await
     }
 
+    async fn describe(
+        &self,
+        plan: &SearchPlan,
+        matches: &Arc<RowSet>,
+        ordinals: &[u32],
+    ) -> Result<Vec<FoundTrace>, QueryError> {
+        self.describe_traces(plan, matches, ordinals).await
+    }
+
     async fn fetch(&self, ordinals: &[u32]) -> Result<Vec<Trace>, QueryError> {
         let block = self.opened().await?;
         let first = |ordinal: &u32| Some((*ordinal, first_page_of(block.pages(), *ordinal)?));
@@ -296,7 +323,7 @@ impl SpanSource for BlockSource {
             for id in ids {
                 let pages = pages_of(block.pages(), &id).filter_map(|number| pages.get(&number));
                 let trace = block.trace(&id, pages.map(Arc::as_ref))?;
-                traces.extend(trace.map(compact));
+                traces.extend(trace);
             }
             Ok(traces)
         })
@@ -370,36 +397,66 @@ impl SpanSource for BlockSource {
 }
 
 impl BlockSource {
-    /// The values that the index holds no more than the beginning of.
+    /// The values that the index does not hold: too long, or too rare.
     async fn long_values(
         &self,
-        field: &clew_traceql::plan::Field,
+        field: &Field,
         rows: &RowSet,
         values: &mut Vec<Static>,
     ) -> Result<(), QueryError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
         let block = self.opened().await?;
-        let page_of = |row| block.pages().page_of_row(row);
-        let pages = self.pages(&block, rows.iter().filter_map(page_of).collect()).await?;
-        let (rows, field) = (rows.clone(), field.clone());
-        let more = self
-            .compute(move || {
+        let mut wanted = BTreeSet::new();
+        let mut next = rows.first_at_or_after(0);
+        while let Some(row) = next {
+            let Some(page) = block.pages().page_of_row(row) else { break };
+            wanted.insert(page);
+            let entry = &block.pages().entries()[page];
+            next = rows.first_at_or_after(entry.first_row.saturating_add(entry.rows.max(1)));
+        }
+        for page in wanted {
+            // An answer has room for fewer; whoever asks cuts it off there.
+            if values.len() >= VALUES_MAX {
+                return Ok(());
+            }
+            let pages = self.pages(&block, BTreeSet::from([page])).await?;
+            let (block, rows, field) = (Arc::clone(&block), rows.clone(), field.clone());
+            let of_pages = move || {
                 let mut values = Vec::new();
-                for row in rows.iter() {
-                    let page = block.pages().page_of_row(row).and_then(|page| pages.get(&page));
-                    let Some(page) = page else { continue };
-                    if let Some(span) = page.span(row, block.records())? {
-                        // Only the span is looked at; values do not depend on the trace's id.
-                        let trace = Trace { id: TraceId([0; 16]), spans: vec![span] };
-                        long_value(&trace, &field, &mut values);
-                    }
+                for page in pages.values() {
+                    values_in_page(&block, page, &rows, &field, &mut values)?;
                 }
                 Ok(values)
-            })
-            .await?;
-        values.extend(more);
+            };
+            values.append(&mut self.compute(of_pages).await?);
+        }
         Ok(())
     }
+}
+
+/// The values of a field on the rows of a page, each once.
+fn values_in_page(
+    block: &Block,
+    page: &Page,
+    rows: &RowSet,
+    field: &Field,
+    values: &mut Vec<Static>,
+) -> Result<(), BlockError> {
+    if let Field::Attribute(Scope::Span, name) = field {
+        let mut texts = BTreeSet::new();
+        page.visit_texts(name, rows, block.records(), |text| {
+            if !texts.contains(text) {
+                texts.insert(Arc::<str>::from(text));
+            }
+        });
+        values.extend(texts.into_iter().map(Static::String));
+        return Ok(());
+    }
+    for row in rows.range(page.rows()) {
+        if let Some(span) = page.span(row, block.records())? {
+            // Only the span is looked at; values do not depend on the trace's id.
+            let trace = Trace { id: TraceId([0; 16]), spans: vec![span] };
+            long_value(&trace, field, values);
+        }
+    }
+    Ok(())
 }

@@ -134,6 +134,11 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
+    /// Notes traces that an index described.
+    pub(crate) fn described(&mut self, traces: usize) {
+        self.inspected.traces += traces as u64;
+    }
+
     pub(crate) fn finish(self) -> Inspected {
         Inspected { reads: reads(self.sources).saturating_sub(self.reads_before), ..self.inspected }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clew_model::{SpanId, Trace, id};
+use clew_model::{SpanId, Trace, TraceSummary, id};
 use clew_proto::common::v1::any_value::Value;
 use clew_proto::common::v1::{AnyValue, KeyValue};
 use clew_proto::query::v1::FoundTrace;
@@ -70,11 +70,16 @@ pub(crate) fn judge(trace: &Trace, plan: &SearchPlan) -> Result<Option<FoundTrac
         }
     };
     view.check()?;
-    Ok(Some(FoundTrace {
-        trace_id: trace.id.0.to_vec().into(),
+    Ok(Some(found_trace(summary, span_sets)))
+}
+
+/// The entry of a trace with the spans that matched.
+pub(crate) fn found_trace(summary: &TraceSummary, span_sets: Vec<SpanSet>) -> FoundTrace {
+    FoundTrace {
+        trace_id: summary.id.0.to_vec().into(),
         start_unix_nanos: summary.start.0,
-        metadata: Some(metadata(&view, span_sets)),
-    }))
+        metadata: Some(metadata(summary, span_sets)),
+    }
 }
 
 /// The spans of a trace, one after the other.
@@ -94,8 +99,7 @@ impl Matched {
     }
 }
 
-fn metadata(view: &TraceView<'_>, span_sets: Vec<SpanSet>) -> TraceSearchMetadata {
-    let summary = view.summary();
+fn metadata(summary: &TraceSummary, span_sets: Vec<SpanSet>) -> TraceSearchMetadata {
     let services = summary.services.iter().map(|service| {
         let stats = ServiceStats { span_count: service.spans, error_count: service.errors };
         (service.name.to_string(), stats)
@@ -112,7 +116,8 @@ fn metadata(view: &TraceView<'_>, span_sets: Vec<SpanSet>) -> TraceSearchMetadat
     }
 }
 
-fn shown_span(values: &SpanRef<'_, '_>, fields: &[Shown]) -> Span {
+/// The span as an answer shows it.
+pub(crate) fn shown_span(values: &SpanRef<'_, '_>, fields: &[Shown]) -> Span {
     let span = values.span();
     let named = fields.iter().any(|field| intrinsic_of(&field.field) == Some(Intrinsic::Name));
     Span {
@@ -124,7 +129,7 @@ fn shown_span(values: &SpanRef<'_, '_>, fields: &[Shown]) -> Span {
     }
 }
 
-fn intrinsic_of(field: &FieldRef) -> Option<Intrinsic> {
+pub(crate) fn intrinsic_of(field: &FieldRef) -> Option<Intrinsic> {
     match field {
         FieldRef::Intrinsic { intrinsic, .. } => Some(*intrinsic),
         FieldRef::Attribute { .. } | FieldRef::Parent => None,
@@ -141,6 +146,11 @@ fn shown_attribute(values: &SpanRef<'_, '_>, shown: &Shown) -> Option<KeyValue> 
             .or_else(|| attribute(values, Scope::Resource, name)),
         FieldRef::Intrinsic { intrinsic, .. } => shown_intrinsic(values, *intrinsic),
     };
+    shown_value(shown, value)
+}
+
+/// The value under the field's bare name; absence is shown if it was asked for.
+pub(crate) fn shown_value(shown: &Shown, value: Option<AnyValue>) -> Option<KeyValue> {
     let absent = || AnyValue { value: Some(Value::StringValue(Static::Nil.to_string())) };
     let value = value.or_else(|| shown.absence.then(absent))?;
     Some(KeyValue { key: shown.field.key().to_owned(), value: Some(value) })
@@ -166,12 +176,17 @@ fn shown_intrinsic(values: &SpanRef<'_, '_>, intrinsic: Intrinsic) -> Option<Any
         Intrinsic::LinkTraceId | Intrinsic::LinkSpanId => values.link_intrinsic(0, intrinsic)?,
         of_span => values.intrinsic(of_span)?,
     };
+    Some(message_of(&value))
+}
+
+/// The value as a message; words and durations are shown as text.
+pub(crate) fn message_of(value: &Static) -> AnyValue {
     let value = match value {
-        Static::Int(number) => Value::IntValue(number),
-        Static::Float(number) => Value::DoubleValue(number),
-        Static::Bool(truth) => Value::BoolValue(truth),
+        Static::Int(number) => Value::IntValue(*number),
+        Static::Float(number) => Value::DoubleValue(*number),
+        Static::Bool(truth) => Value::BoolValue(*truth),
         Static::String(text) => Value::StringValue(text.to_string()),
         other => Value::StringValue(other.to_string()),
     };
-    Some(AnyValue { value: Some(value) })
+    AnyValue { value: Some(value) }
 }

@@ -15,6 +15,7 @@
 //! tells the user that the answer is partial.
 
 mod block;
+mod decisive;
 mod engine;
 mod error;
 mod fetch;

@@ -9,12 +9,13 @@ use clew_model::TraceId;
 use clew_proto::query::v1::SearchRequest;
 use clew_traceql::ast::Query;
 use clew_traceql::eval::Filter;
-use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, prefilter};
+use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, Test, prefilter};
 use clew_traceql::{CompareOp, FieldExpr, FieldRef, Static, referenced_fields};
 
 pub(crate) use self::legacy::TagRule;
 use crate::QueryError;
 use crate::ids::{SplitSet, decode_ids};
+use crate::decisive::decides;
 use crate::source::{Selection, TimeRange};
 
 /// What decides whether a trace is found. Pipelines, structural operators and aggregates will be
@@ -78,6 +79,7 @@ impl SearchPlan {
             range,
             min_duration: min,
             split,
+            decisive: compiled.decisive,
         };
         Ok(SearchPlan(Arc::new(Inner {
             empty: selection.conditions.iter().any(|c| matches!(c, Prefilter::None)),
@@ -130,6 +132,20 @@ impl SearchPlan {
         &self.0.selection
     }
 
+    /// A test that the field passes on every span that matches, if the filter has one.
+    pub(crate) fn test_on(&self, field: &Field) -> Option<&Test> {
+        fn of<'a>(condition: &'a Prefilter, field: &Field) -> Option<&'a Test> {
+            match condition {
+                Prefilter::Condition(condition) if condition.field == *field => {
+                    Some(&condition.test)
+                }
+                Prefilter::And(parts) => parts.iter().find_map(|part| of(part, field)),
+                _ => None,
+            }
+        }
+        self.0.selection.conditions.iter().find_map(|condition| of(condition, field))
+    }
+
     pub(crate) fn matcher(&self) -> &Matcher {
         &self.0.matcher
     }
@@ -162,6 +178,7 @@ struct Compiled {
     conditions: Vec<Prefilter>,
     fragment: Prefilter,
     shown: Vec<Shown>,
+    decisive: bool,
 }
 
 impl Compiled {
@@ -182,6 +199,7 @@ impl Compiled {
                 fragment: fragment.unwrap_or(Prefilter::All),
                 conditions,
                 shown: Vec::new(),
+                decisive: false,
             });
         }
         let query = clew_traceql::parse(&request.query)?;
@@ -190,6 +208,7 @@ impl Compiled {
         Ok(Compiled {
             matcher: Matcher::Filter(Filter::new(filter)),
             fragment: of_fragment(&condition),
+            decisive: decides(&condition, filter),
             conditions: vec![condition],
             shown: shown_fields(&query, filter),
         })

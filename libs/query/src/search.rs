@@ -12,6 +12,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
+use clew_block::RowSet;
 use clew_model::{Trace, TraceId, UnixNanos};
 use clew_proto::query::v1::{FoundTrace, SearchResponse};
 use futures::stream::{self, StreamExt};
@@ -89,6 +90,16 @@ pub fn search_traces(traces: &[Trace], plan: &SearchPlan) -> Result<SearchRespon
     Ok(response)
 }
 
+/// The entries of the traces of one source that match.
+pub(crate) fn judge_all(
+    traces: &[Trace],
+    plan: &SearchPlan,
+    source: &Arc<str>,
+) -> Result<Vec<FoundTrace>, QueryError> {
+    let judged = traces.iter().map(|trace| judge(trace, plan).transpose());
+    judged.flatten().collect::<Result<_, _>>().map_err(|error| of_judging(error, source))
+}
+
 /// Names the traces that no single source is to blame for.
 fn gathered() -> Arc<str> {
     Arc::from("gathered traces")
@@ -143,6 +154,14 @@ impl Ord for Waiting {
     }
 }
 
+/// What a source gave for a batch of candidates.
+enum Taken {
+    /// Traces to be judged.
+    Fetched(Vec<Trace>),
+    /// Entries of traces that match for certain.
+    Described(Vec<FoundTrace>),
+}
+
 /// One search at work.
 struct Leaf<'a> {
     engine: &'a Engine,
@@ -154,6 +173,8 @@ struct Leaf<'a> {
     waiting: BinaryHeap<Waiting>,
     /// Traces of F with fragments here that may match: none of them starts later than this.
     split: BTreeMap<TraceId, UnixNanos>,
+    /// The rows that match in each source whose index could tell.
+    matches: BTreeMap<usize, Arc<RowSet>>,
     ranked: Ranked,
     failed: BTreeMap<usize, QueryError>,
     batch: usize,
@@ -171,6 +192,7 @@ impl<'a> Leaf<'a> {
             unasked,
             waiting: BinaryHeap::new(),
             split: BTreeMap::new(),
+            matches: BTreeMap::new(),
             ranked: Ranked::new(),
             failed: BTreeMap::new(),
             batch: plan.limit().max(FIRST_BATCH).min(engine.limits.batch_traces_max.max(1)),
@@ -258,6 +280,9 @@ impl<'a> Leaf<'a> {
     fn take(&mut self, source: usize, selected: Selected) {
         let waiting = selected.whole.into_iter().map(|candidate| Waiting { candidate, source });
         self.waiting.extend(waiting);
+        if let Some(matches) = selected.matches {
+            self.matches.insert(source, matches);
+        }
         for fragment in selected.split {
             let start = self.split.entry(fragment.id).or_insert(fragment.start);
             *start = (*start).min(fragment.start);
@@ -273,19 +298,38 @@ impl<'a> Leaf<'a> {
         for waiting in batch {
             by_source.entry(waiting.source).or_default().push(waiting.candidate.ordinal);
         }
-        let sources = self.sources;
-        let fetched: Vec<(usize, Result<Vec<Trace>, QueryError>)> = stream::iter(by_source)
-            .map(|(at, ordinals)| async move { (at, sources[at].fetch(&ordinals).await) })
+        let (sources, plan, matches) = (self.sources, self.plan, &self.matches);
+        let read = |(at, ordinals): (usize, Vec<u32>)| async move {
+            let read = match matches.get(&at) {
+                Some(matches) => {
+                    sources[at].describe(plan, matches, &ordinals).await.map(Taken::Described)
+                }
+                None => sources[at].fetch(&ordinals).await.map(Taken::Fetched),
+            };
+            (at, read)
+        };
+        let taken: Vec<(usize, Result<Taken, QueryError>)> = stream::iter(by_source)
+            .map(read)
             .buffer_unordered(self.engine.limits.sources_at_once.max(1))
             .collect()
             .await;
-        for (source, traces) in fetched {
-            match traces {
-                Ok(traces) => self.judge_traces(source, traces).await?,
+        for (source, taken) in taken {
+            match taken {
+                Ok(Taken::Fetched(traces)) => self.judge_traces(source, traces).await?,
+                Ok(Taken::Described(found)) => self.take_described(found),
                 Err(error) => self.fail(source, error),
             }
         }
         Ok(())
+    }
+
+    fn take_described(&mut self, found: Vec<FoundTrace>) {
+        self.meter.described(found.len());
+        for found in found {
+            if let Some(id) = TraceId::from_wire(&found.trace_id) {
+                insert(&mut self.ranked, id, found, self.plan.limit());
+            }
+        }
     }
 
     async fn judge_traces(&mut self, source: usize, traces: Vec<Trace>) -> Result<(), QueryError> {

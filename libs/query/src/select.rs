@@ -1,6 +1,8 @@
 //! Which traces of one source may match, worked out on its index: the same code for heads and
 //! blocks.
 
+use std::sync::Arc;
+
 use clew_block::{BlockError, LookupResult, RowSet};
 use clew_traceql::plan::{Condition, Prefilter};
 
@@ -52,10 +54,18 @@ impl Set {
 /// The traces of the source that may match.
 pub(crate) fn select(index: &impl RowIndex, selection: &Selection) -> Result<Selected, BlockError> {
     let mut whole = Set::All;
+    let mut matches = None;
     for condition in &selection.conditions {
-        let traces = match rows_of(index, condition)? {
+        let found = rows_of(index, condition)?;
+        let traces = match found.set {
             Set::All => Set::All,
-            Set::Some(rows) => Set::Some(index.traces_of(&rows)),
+            Set::Some(rows) => {
+                let traces = index.traces_of(&rows);
+                if found.exact && selection.decisive {
+                    matches = Some(Arc::new(rows));
+                }
+                Set::Some(traces)
+            }
         };
         whole = whole.intersect(traces);
         if whole.is_empty() {
@@ -65,6 +75,7 @@ pub(crate) fn select(index: &impl RowIndex, selection: &Selection) -> Result<Sel
     Ok(Selected {
         whole: whole_traces(index, selection, whole),
         split: split_traces(index, selection)?,
+        matches: matches.filter(|_| selection.conditions.len() == 1),
     })
 }
 
@@ -91,7 +102,7 @@ fn split_traces(
     if split.is_empty() {
         return Ok(Vec::new());
     }
-    let traces = match rows_of(index, &selection.fragment)? {
+    let traces = match rows_of(index, &selection.fragment)?.set {
         Set::All => None,
         Set::Some(rows) => Some(index.traces_of(&rows)),
     };
@@ -109,31 +120,47 @@ fn split_traces(
     Ok(found.filter_map(|ordinal| index.candidate(ordinal)).collect())
 }
 
+/// Rows that can pass a prefilter.
+struct Found {
+    set: Set,
+    /// Whether all of them pass.
+    exact: bool,
+}
+
 /// The rows that can pass a prefilter.
-fn rows_of(index: &impl RowIndex, prefilter: &Prefilter) -> Result<Set, BlockError> {
+fn rows_of(index: &impl RowIndex, prefilter: &Prefilter) -> Result<Found, BlockError> {
     match prefilter {
-        Prefilter::All => Ok(Set::All),
-        Prefilter::None => Ok(Set::Some(RowSet::new())),
-        Prefilter::Condition(condition) => Ok(Set::Some(index.lookup(condition)?.rows)),
+        Prefilter::All => Ok(Found { set: Set::All, exact: false }),
+        Prefilter::None => Ok(Found { set: Set::Some(RowSet::new()), exact: true }),
+        Prefilter::Condition(condition) => {
+            let LookupResult { rows, exact } = index.lookup(condition)?;
+            Ok(Found { set: Set::Some(rows), exact })
+        }
         Prefilter::And(parts) => {
-            let mut rows = Set::All;
+            let mut all = Found { set: Set::All, exact: !parts.is_empty() };
             for part in parts {
-                rows = rows.intersect(rows_of(index, part)?);
-                if rows.is_empty() {
+                let found = rows_of(index, part)?;
+                all.set = all.set.intersect(found.set);
+                all.exact &= found.exact;
+                if all.set.is_empty() {
+                    all.exact = true;
                     break;
                 }
             }
-            Ok(rows)
+            Ok(all)
         }
         Prefilter::Or(parts) => {
             let mut rows = RowSet::new();
+            let mut exact = true;
             for part in parts {
-                match rows_of(index, part)? {
-                    Set::All => return Ok(Set::All),
+                let found = rows_of(index, part)?;
+                exact &= found.exact;
+                match found.set {
+                    Set::All => return Ok(Found { set: Set::All, exact: false }),
                     Set::Some(more) => rows.unite(&more),
                 }
             }
-            Ok(Set::Some(rows))
+            Ok(Found { set: Set::Some(rows), exact })
         }
     }
 }
@@ -146,7 +173,9 @@ pub(crate) fn exact_rows(
 ) -> Result<Option<RowSet>, BlockError> {
     let mut exact: Option<RowSet> = None;
     for condition in &selection.conditions {
-        let Some(rows) = exact_rows_of(index, condition)? else { return Ok(None) };
+        let Found { set: Set::Some(rows), exact: true } = rows_of(index, condition)? else {
+            return Ok(None);
+        };
         match &mut exact {
             None => exact = Some(rows),
             Some(exact) => exact.intersect(&rows),
@@ -164,36 +193,4 @@ pub(crate) fn exact_rows(
     }
     rows.subtract(&outside);
     Ok(Some(rows))
-}
-
-fn exact_rows_of(
-    index: &impl RowIndex,
-    condition: &Prefilter,
-) -> Result<Option<RowSet>, BlockError> {
-    match condition {
-        Prefilter::All => Ok(None),
-        Prefilter::None => Ok(Some(RowSet::new())),
-        Prefilter::Condition(condition) => {
-            let found = index.lookup(condition)?;
-            Ok(found.exact.then_some(found.rows))
-        }
-        Prefilter::And(parts) => {
-            let mut parts = parts.iter();
-            let Some(first) = parts.next() else { return Ok(None) };
-            let Some(mut rows) = exact_rows_of(index, first)? else { return Ok(None) };
-            for part in parts {
-                let Some(more) = exact_rows_of(index, part)? else { return Ok(None) };
-                rows.intersect(&more);
-            }
-            Ok(Some(rows))
-        }
-        Prefilter::Or(parts) => {
-            let mut rows = RowSet::new();
-            for part in parts {
-                let Some(more) = exact_rows_of(index, part)? else { return Ok(None) };
-                rows.unite(&more);
-            }
-            Ok(Some(rows))
-        }
-    }
 }

@@ -7,12 +7,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use clew_block::RowSet;
 use clew_model::{Trace, TraceId, UnixNanos};
+use clew_proto::query::v1::FoundTrace;
 use clew_traceql::plan::{Prefilter, Scope};
 use clew_traceql::value::Static;
 
 use crate::QueryError;
 use crate::ids::SplitSet;
+use crate::plan::SearchPlan;
 use crate::tags::TagField;
 
 /// What sort of place a source is.
@@ -96,15 +99,20 @@ pub struct Selection {
     pub min_duration: u64,
     /// Traces that may have spans elsewhere.
     pub split: SplitSet,
+    /// Whether a span matches if and only if it passes the conditions, so that exact lookups spare
+    /// the decoding of spans.
+    pub decisive: bool,
 }
 
 /// The traces of a source that may match.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selected {
     /// Traces that lie in this source alone.
     pub whole: Vec<Candidate>,
     /// Fragments of split traces.
     pub split: Vec<Candidate>,
+    /// The rows that match, if the index could tell for certain.
+    pub matches: Option<Arc<RowSet>>,
 }
 
 /// Where one tenant's spans lie: a block, or a head up to some log index.
@@ -120,6 +128,15 @@ pub trait SpanSource: Send + Sync {
 
     /// A superset of the traces here that match. Sorted by nothing in particular.
     async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError>;
+
+    /// The entries in a search's answer of the traces with these ordinals, of which `matches` are
+    /// the rows that match. Those that the plan does not admit are left out.
+    async fn describe(
+        &self,
+        plan: &SearchPlan,
+        matches: &Arc<RowSet>,
+        ordinals: &[u32],
+    ) -> Result<Vec<FoundTrace>, QueryError>;
 
     /// The traces with these ordinals, in no particular order, each merged from what this place
     /// has of it.

@@ -1,5 +1,7 @@
 //! A head as a source: a span table in memory, cut at a row.
 
+mod describe;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -7,11 +9,14 @@ use async_trait::async_trait;
 use clew_block::{BlockError, LookupResult, RowSet, SpanTable, TagName};
 use clew_model::{Trace, TraceId, UnixNanos};
 use clew_node::Tasks;
+use clew_proto::query::v1::FoundTrace;
 use clew_traceql::plan::{Condition, Field, Scope, Test};
 use clew_traceql::value::Static;
 use parking_lot::RwLock;
 
 use crate::QueryError;
+use crate::plan::SearchPlan;
+use crate::search::judge_all;
 use crate::select::{RowIndex, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
 use crate::tags::{TagField, long_value};
@@ -119,17 +124,9 @@ impl RowIndex for Cut<'_> {
 
     fn candidate(&self, ordinal: u32) -> Option<Candidate> {
         let id = self.table.trace_id(ordinal)?;
-        let rows = self.table.rows_of_trace(ordinal, self.rows_max);
-        let times = rows.filter_map(|row| self.table.row_start_end(row));
-        let first =
-            Candidate { ordinal, id, start: UnixNanos(u64::MAX), end: UnixNanos(0), spans: 0 };
-        let all = times.fold(first, |sum, (start, end)| Candidate {
-            start: sum.start.min(UnixNanos(start)),
-            end: sum.end.max(UnixNanos(end)),
-            spans: sum.spans.saturating_add(1),
-            ..sum
-        });
-        (all.spans > 0).then_some(all)
+        let extent = self.table.trace_extent(ordinal, self.rows_max)?;
+        let (start, end) = (UnixNanos(extent.start), UnixNanos(extent.end));
+        Some(Candidate { ordinal, id, start, end, spans: extent.spans })
     }
 
     fn add_rows(&self, ordinal: u32, rows: &mut RowSet) {
@@ -138,7 +135,7 @@ impl RowIndex for Cut<'_> {
 
     fn find(&self, id: &TraceId) -> Option<u32> {
         let ordinal = self.table.find(id)?;
-        self.table.rows_of_trace(ordinal, self.rows_max).next().map(|_| ordinal)
+        self.table.trace_extent(ordinal, self.rows_max).map(|_| ordinal)
     }
 }
 
@@ -160,6 +157,27 @@ impl SpanSource for TableSource {
             Ok(fetched.filter_map(|trace| Trace::merge([trace])).collect())
         })
         .await
+    }
+
+    async fn describe(
+        &self,
+        plan: &SearchPlan,
+        matches: &Arc<RowSet>,
+        ordinals: &[u32],
+    ) -> Result<Vec<FoundTrace>, QueryError> {
+        let (plan, matches, ordinals) = (plan.clone(), Arc::clone(matches), ordinals.to_vec());
+        let name = Arc::clone(&self.info.name);
+        let done = self
+            .compute(move |table, rows_max| {
+                let described = describe::describe(table, rows_max, &plan, &matches, &ordinals)?;
+                let fetch = |ordinal: &u32| Trace::merge([table.fetch(*ordinal, rows_max)?]);
+                let traces: Vec<Trace> = described.versions.iter().filter_map(fetch).collect();
+                Ok((described.entries, judge_all(&traces, &plan, &name)))
+            })
+            .await?;
+        let (mut entries, judged) = done;
+        entries.append(&mut judged?);
+        Ok(entries)
     }
 
     async fn find(&self, ids: &[TraceId]) -> Result<Vec<Option<u32>>, QueryError> {

@@ -4,7 +4,6 @@
 //! the spans that match it are found, decoded and looked at, newest first.
 
 mod bounded;
-mod exact;
 mod field;
 mod names;
 mod values;
@@ -22,7 +21,6 @@ use clew_traceql::plan::{Scope, prefilter};
 use clew_traceql::tag_filter;
 use futures::stream::{self, StreamExt};
 
-use self::exact::decides;
 pub use self::field::TagField;
 pub(crate) use self::field::{long_value, values_of};
 use self::names::NameSet;
@@ -30,6 +28,7 @@ pub use self::names::merge_tag_names;
 use self::values::ValueSet;
 pub use self::values::merge_tag_values;
 use crate::QueryError;
+use crate::decisive::decides;
 use crate::engine::{Engine, Meter, Outcome};
 use crate::found::{JudgeError, each_span};
 use crate::ids::SplitSet;
@@ -66,6 +65,7 @@ impl Restriction {
                     range,
                     min_duration: 0,
                     split: SplitSet::default(),
+                    decisive: false,
                 }),
             }
         });

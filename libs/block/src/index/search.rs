@@ -3,17 +3,18 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use clew_model::TraceId;
-use clew_traceql::plan::{Condition, Field, Scope};
+use clew_traceql::plan::{Condition, Field, Scope, Test};
+use clew_traceql::value::Static;
 
-use super::AttributeIndex;
+use super::{AttributeIndex, IndexSections};
 use crate::columns::Columns;
 use crate::error::BlockError;
 use crate::keys::Keys;
 use crate::lookup::lookup;
-use crate::page::BlockRecords;
+use crate::page::{BlockRecords, PageDirectory};
 use crate::probe::{Probe, one};
+use crate::row_values;
 use crate::rows::{LookupResult, RowSet};
 use crate::source::{IndexSource, KeyFacts, Place, RecordKind, TermVisitor, TraceFacts};
 use crate::tags::{self, TagName, TagValueSink, TagValuesEnd};
@@ -28,14 +29,15 @@ pub struct BlockSearch {
     traces: Arc<TraceTable>,
     columns: Columns,
     records: Arc<BlockRecords>,
+    pages: Arc<PageDirectory>,
 }
 
 /// The sections a search works on, verified.
 pub(crate) struct SearchParts {
     pub(crate) keys: Arc<Keys>,
-    pub(crate) dictionary: Bytes,
-    pub(crate) postings: Bytes,
-    pub(crate) columns: Bytes,
+    pub(crate) index: IndexSections,
+    pub(crate) pages: Arc<PageDirectory>,
+    pub(crate) columns: Columns,
     pub(crate) traces: Arc<TraceTable>,
     pub(crate) records: Arc<BlockRecords>,
 }
@@ -44,8 +46,9 @@ impl BlockSearch {
     pub(crate) fn open(parts: SearchParts) -> Result<BlockSearch, BlockError> {
         let rows = parts.traces.row_count();
         Ok(BlockSearch {
-            index: AttributeIndex::open(parts.keys, &parts.dictionary, parts.postings, rows)?,
-            columns: Columns::parse(&parts.columns, rows)?,
+            index: AttributeIndex::open(parts.keys, parts.index, rows)?,
+            pages: parts.pages,
+            columns: parts.columns,
             traces: parts.traces,
             records: parts.records,
         })
@@ -78,9 +81,30 @@ impl BlockSearch {
         tags::values(self, field, within, sink)
     }
 
+    /// Visits the value that each row in `within` has under an attribute of spans, a name or a
+    /// status message; returns the rows whose value the index does not hold as a whole. Rows that
+    /// are neither visited nor returned have none. A `test` that all rows pass makes it cheaper.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when the index is damaged.
+    pub fn row_values(
+        &self,
+        field: &Field,
+        within: &RowSet,
+        test: Option<&Test>,
+        visit: &mut dyn FnMut(u32, &Static),
+    ) -> Result<RowSet, BlockError> {
+        row_values::visit(self, field, within, test, visit)
+    }
+
     /// How many rows the block has.
     pub fn row_count(&self) -> u32 {
         self.index.rows()
+    }
+
+    /// About how many bytes of memory the index takes, without traces and columns.
+    pub fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes()
     }
 
     /// The block's traces.
@@ -132,6 +156,33 @@ impl IndexSource for BlockSearch {
             Place::Postings(range, count) => self.index.add_postings(range, *count, rows),
             Place::Term(_) => Ok(()),
         }
+    }
+
+    fn add_rare_text(&self, key: u32, text: &[u8], rows: &mut RowSet) -> Result<bool, BlockError> {
+        let pages = self.index.pages_of_text(key, text);
+        if pages.is_empty() {
+            return Ok(true);
+        }
+        let rare = self.index.rare_text_rows(key)?;
+        for page in pages {
+            let page = self.pages.entries().get(page as usize);
+            let page = page.map_or(0..0, |page| page.first_row..page.first_row + page.rows);
+            rare.range(page).for_each(|row| rows.insert(row));
+        }
+        Ok(false)
+    }
+
+    fn rare_text_rows(&self, key: u32) -> Result<RowSet, BlockError> {
+        self.index.rare_text_rows(key)
+    }
+
+    fn visit_rare_numbers(
+        &self,
+        key: u32,
+        type_code: u8,
+        visit: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), BlockError> {
+        self.index.visit_rare_numbers(key, type_code, visit)
     }
 
     fn key_rows(&self, key: u32) -> Result<RowSet, BlockError> {

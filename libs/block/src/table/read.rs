@@ -1,22 +1,25 @@
 //! Reads of a span table, each cut at a row.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use clew_model::TraceId;
 use clew_model::otlp::SpanView;
-use clew_model::trace::{SpanRecord, Trace, TraceSummary};
+use clew_model::trace::{ResourceRecord, SpanRecord, Trace, TraceSummary};
 use clew_traceql::plan::{Condition, Field, Scope};
 
 use super::SpanTable;
 use crate::codec::narrow;
 use crate::error::BlockError;
+use crate::extract::visit_texts;
+use crate::hash::hash64;
 use crate::lookup::lookup;
 use crate::probe::{Probe, Values};
 use crate::rows::{LookupResult, RowSet};
 use crate::source::{IndexSource, KeyFacts, Place, RecordKind, TermRef, TermVisitor, TraceFacts};
 use crate::tags::{self, TagName, TagValueSink, TagValuesEnd};
 use crate::term::KeyScope;
-use crate::terms::TermEntry;
+use crate::terms::{KeyEntry, TermEntry};
 
 impl SpanTable {
     /// The rows below `rows_max` that can pass a condition.
@@ -43,13 +46,21 @@ impl SpanTable {
     }
 
     /// The earliest start and the latest end of a trace's spans below `rows_max`, nanoseconds
-    /// since the epoch; `None` if there are none.
-    pub fn trace_start_end(&self, trace: u32, rows_max: u32) -> Option<(u64, u64)> {
-        self.trace_rows(trace, rows_max)
-            .map(|row| (self.rows[row as usize].start, self.rows[row as usize].end))
-            .reduce(|(start, end), (other_start, other_end)| {
-                (start.min(other_start), end.max(other_end))
-            })
+    /// since the epoch, and how many spans there are; `None` if there are none.
+    pub fn trace_extent(&self, trace: u32, rows_max: u32) -> Option<TraceExtent> {
+        let known = self.traces.get(trace as usize)?;
+        if known.last < rows_max {
+            return Some(TraceExtent { start: known.start, end: known.end, spans: known.rows });
+        }
+        let extent = |row: u32| {
+            let row = &self.rows[row as usize];
+            TraceExtent { start: row.start, end: row.end, spans: 1 }
+        };
+        self.trace_rows(trace, rows_max).map(extent).reduce(|a, b| TraceExtent {
+            start: a.start.min(b.start),
+            end: a.end.max(b.end),
+            spans: a.spans + b.spans,
+        })
     }
 
     /// The earliest start and the latest end of all spans, whatever the cut of a read.
@@ -73,6 +84,24 @@ impl SpanTable {
             resource: self.resources.entries()[row.resource as usize].record.clone(),
             scope: self.scopes.entries()[row.scope as usize].record.clone(),
             bytes: self.span_slice(row),
+        })
+    }
+
+    /// A resource by the table's number for it.
+    pub fn resource(&self, ordinal: u32) -> Option<&Arc<ResourceRecord>> {
+        self.resources.entries().get(ordinal as usize).map(|entry| &entry.record)
+    }
+
+    /// What the table knows of a row without reading its span.
+    pub fn row_facts(&self, row: u32) -> Option<RowFacts> {
+        self.rows.get(row as usize).map(|row| RowFacts {
+            start: row.start,
+            end: row.end,
+            span_id: row.span_id,
+            is_root: row.parent_id == [0; 8],
+            kind: row.kind,
+            status: row.status,
+            resource: row.resource,
         })
     }
 
@@ -101,6 +130,36 @@ impl SpanTable {
     }
 }
 
+/// When a trace happened as far as a table holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceExtent {
+    /// The earliest start, nanoseconds since the epoch.
+    pub start: u64,
+    /// The latest end, nanoseconds since the epoch.
+    pub end: u64,
+    /// How many spans there are, repeated ones counted.
+    pub spans: u32,
+}
+
+/// What a table knows of a row without reading its span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowFacts {
+    /// Nanoseconds since the epoch.
+    pub start: u64,
+    /// Nanoseconds since the epoch; never before the start.
+    pub end: u64,
+    /// The span's id.
+    pub span_id: [u8; 8],
+    /// Whether the span has no parent.
+    pub is_root: bool,
+    /// The kind as it was sent.
+    pub kind: i32,
+    /// The status code as it was sent.
+    pub status: i32,
+    /// The table's number for its resource.
+    pub resource: u32,
+}
+
 /// The rows of a table below a limit.
 struct TableView<'a> {
     table: &'a SpanTable,
@@ -114,6 +173,15 @@ impl TableView<'_> {
             rows.insert(first);
             rows.extend_sorted(rest);
         }
+    }
+
+    /// Whether a span really has a text under a key, of which only the hash is known.
+    fn has_text(&self, key: &KeyEntry, row: u32, text: &[u8]) -> Option<bool> {
+        let span = self.table.span_bytes(self.table.rows.get(row as usize)?);
+        let name = self.table.terms.key_name(key);
+        let mut found = false;
+        visit_texts(span, key.scope, name, &mut |value| found |= value == text).ok()?;
+        Some(found)
     }
 
     fn merged(&self, trace: u32) -> Option<TraceSummary> {
@@ -211,6 +279,40 @@ impl IndexSource for TableView<'_> {
         Ok(())
     }
 
+    fn add_rare_text(&self, key: u32, text: &[u8], rows: &mut RowSet) -> Result<bool, BlockError> {
+        let Some(key) = self.table.terms.keys().get(key as usize) else { return Ok(true) };
+        let hash = hash64(0, text);
+        for (row, value) in key.rare_texts.below(self.rows_max) {
+            // What cannot be read was never indexed.
+            if value == hash && self.has_text(key, row, text).unwrap_or(true) {
+                rows.insert(row);
+            }
+        }
+        Ok(true)
+    }
+
+    fn rare_text_rows(&self, key: u32) -> Result<RowSet, BlockError> {
+        let Some(key) = self.table.terms.keys().get(key as usize) else { return Ok(RowSet::new()) };
+        let mut rows: Vec<u32> = key.rare_texts.below(self.rows_max).map(|(row, _)| row).collect();
+        rows.dedup();
+        let mut set = RowSet::new();
+        set.extend_sorted(&rows);
+        Ok(set)
+    }
+
+    fn visit_rare_numbers(
+        &self,
+        key: u32,
+        type_code: u8,
+        visit: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), BlockError> {
+        let key = self.table.terms.keys().get(key as usize);
+        if let Some(rare) = key.and_then(|key| key.rare_numbers(type_code)) {
+            rare.below(self.rows_max).for_each(|(row, value)| visit(row, value));
+        }
+        Ok(())
+    }
+
     fn key_rows(&self, key: u32) -> Result<RowSet, BlockError> {
         let terms = &self.table.terms;
         let Some(key) = terms.keys().get(key as usize) else { return Ok(RowSet::new()) };
@@ -222,6 +324,9 @@ impl IndexSource for TableView<'_> {
             let (first, rest) = terms.term(ordinal).rows(self.rows_max);
             rows.extend(first);
             rows.extend_from_slice(rest);
+        }
+        for rare in [&key.rare_texts, &key.rare_ints, &key.rare_floats] {
+            rows.extend(rare.below(self.rows_max).map(|(row, _)| row));
         }
         rows.sort_unstable();
         rows.dedup();

@@ -10,13 +10,13 @@ use clew_model::wire::put_varint;
 use super::parents::Parents;
 use super::{BlockMeta, BlockOptions, TraceMarks};
 use crate::codec::{compress, narrow, put_bytes};
-use crate::columns::{ColumnRow, ColumnsWriter};
+use crate::columns::ColumnRow;
 use crate::error::BlockError;
 use crate::filter::TraceFilter;
 use crate::footer::{Codec, FORMAT_VERSION, Footer, Section, SectionKind};
 use crate::index::{IndexParts, StoreRows, write_index};
 use crate::keys::put_keys;
-use crate::page::{PageSpan, PagesWriter};
+use crate::page::{PageSpan, PageTrace, PagesParts, PagesWriter};
 use crate::records::{Describe, Entry, Records};
 use crate::table::ROWS_MAX;
 use crate::term::{kind_byte, status_byte};
@@ -46,7 +46,6 @@ pub(super) struct NewSpan<'a> {
 pub(super) struct Assembler {
     meta: BlockMeta,
     pages: PagesWriter,
-    columns: ColumnsWriter,
     traces: TracesWriter,
     resources: Records<ResourceRecord>,
     scopes: Records<ScopeRecord>,
@@ -61,11 +60,16 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub(super) fn new(options: &BlockOptions, meta: BlockMeta, seed: u64) -> Assembler {
-        Assembler {
+    /// # Errors
+    /// [`BlockError::Engine`] when the compressor does not start.
+    pub(super) fn new(
+        options: &BlockOptions,
+        meta: BlockMeta,
+        seed: u64,
+    ) -> Result<Assembler, BlockError> {
+        Ok(Assembler {
             meta,
-            pages: PagesWriter::new(options.page_level, options.page_bytes),
-            columns: ColumnsWriter::default(),
+            pages: PagesWriter::new(options.page_level, options.page_bytes, seed)?,
             traces: TracesWriter::default(),
             resources: Records::new(seed),
             scopes: Records::new(seed),
@@ -75,7 +79,7 @@ impl Assembler {
             max_end: 0,
             parents: Parents::default(),
             counts: Vec::new(),
-        }
+        })
     }
 
     /// How many rows there are.
@@ -115,11 +119,13 @@ impl Assembler {
         let first_row = self.next_row(spans.len())?;
         let end = spans.iter().map(|span| span.end).max().unwrap_or(start);
         self.parents.read(spans);
+        let mut page_spans = Vec::with_capacity(spans.len());
         for (at, span) in spans.iter().enumerate() {
             let row = self.rows;
             self.resources.note(span.resource, row);
             self.scopes.note(span.scope, row);
-            let values = ColumnRow {
+            let columns = ColumnRow {
+                span_id: span.span_id,
                 start_in_trace: span.start - start,
                 duration: span.end - span.start,
                 resource: span.resource,
@@ -127,15 +133,11 @@ impl Assembler {
                 status: status_byte(span.status),
                 parent: self.parents.of(at, span, spans, first_row),
             };
-            self.columns.push(row, &values);
+            page_spans.push(PageSpan { bytes: span.bytes, scope: span.scope, columns });
             self.rows += 1;
         }
-        let page_spans: Vec<PageSpan<'_>> = spans
-            .iter()
-            .map(|span| PageSpan { bytes: span.bytes, resource: span.resource, scope: span.scope })
-            .collect();
         let ordinal = narrow(self.traces.traces.len());
-        let page = self.pages.add(id, ordinal, first_row, &page_spans)?;
+        let page = self.pages.add(&PageTrace { id, ordinal, start, first_row }, &page_spans)?;
         self.min_start = self.min_start.min(start);
         self.max_end = self.max_end.max(end);
         let (services, errors) = self.count_services(spans);
@@ -191,8 +193,6 @@ impl Assembler {
     /// The whole block, with the index of the given terms.
     pub(super) fn finish(self, stores: &[StoreRows<'_>]) -> Result<Vec<u8>, BlockError> {
         let (resources, scopes) = (&self.resources, &self.scopes);
-        let IndexParts { dictionary, postings, keys } =
-            write_index(stores, resources, scopes, self.rows)?;
         let min_start = if self.rows == 0 { 0 } else { self.min_start };
         let traces = &self.traces.traces;
         let filter = TraceFilter::build(traces.iter().map(|trace| &trace.id));
@@ -200,24 +200,23 @@ impl Assembler {
         for trace in traces.iter().filter(|trace| trace.split) {
             split_ids.extend_from_slice(&trace.id.0);
         }
-        let (pages, directory) = self.pages.finish()?;
-        let mut out = Sections { bytes: pages, sections: Vec::new() };
-        out.sections.push(Section {
-            kind: SectionKind::Pages as u8,
-            codec: Codec::Raw,
-            bytes: 0..out.bytes.len() as u64,
-            raw_length: out.bytes.len() as u64,
-            crc32c: 0,
-        });
+        let PagesParts { pages, columns, directory, shapes, entries } = self.pages.finish()?;
+        let IndexParts { dictionary, postings, locator, numbers, keys } =
+            write_index(stores, resources, scopes, &entries)?;
+        let mut out = Sections { bytes: Vec::new(), sections: Vec::new() };
+        out.put_parts(SectionKind::Pages, pages);
         out.put(SectionKind::Dictionary, Codec::Raw, &dictionary)?;
         drop(dictionary);
         out.put(SectionKind::Postings, Codec::Raw, &postings)?;
         drop(postings);
-        out.put(SectionKind::Columns, Codec::Raw, &self.columns.finish())?;
+        out.put(SectionKind::Locator, Codec::Raw, &locator)?;
+        out.put(SectionKind::Numbers, Codec::Raw, &numbers)?;
+        out.put_parts(SectionKind::Columns, columns);
         out.put(SectionKind::Traces, Codec::Zstd, &self.traces.finish(min_start))?;
         out.put(SectionKind::PageDirectory, Codec::Zstd, &directory)?;
         out.put(SectionKind::Resources, Codec::Zstd, &put_records(resources.entries()))?;
         out.put(SectionKind::Scopes, Codec::Zstd, &put_records(scopes.entries()))?;
+        out.put(SectionKind::Shapes, Codec::Zstd, &shapes)?;
         out.put(SectionKind::Keys, Codec::Zstd, &put_keys(&keys))?;
         out.put(SectionKind::Filter, Codec::Raw, &filter.to_bytes())?;
         out.put(SectionKind::SplitIds, Codec::Raw, &split_ids)?;
@@ -250,6 +249,24 @@ struct Sections {
 }
 
 impl Sections {
+    /// A section of parts that each have a checksum elsewhere.
+    fn put_parts(&mut self, kind: SectionKind, mut parts: Vec<u8>) {
+        let start = self.bytes.len() as u64;
+        let raw_length = parts.len() as u64;
+        if self.bytes.is_empty() {
+            self.bytes = parts;
+        } else {
+            self.bytes.append(&mut parts);
+        }
+        self.sections.push(Section {
+            kind: kind as u8,
+            codec: Codec::Raw,
+            bytes: start..start + raw_length,
+            raw_length,
+            crc32c: 0,
+        });
+    }
+
     fn put(&mut self, kind: SectionKind, codec: Codec, raw: &[u8]) -> Result<(), BlockError> {
         let start = self.bytes.len() as u64;
         let packed;

@@ -39,7 +39,7 @@ pub fn write_block(
     options: &BlockOptions,
     meta: BlockMeta,
 ) -> Result<Vec<u8>, BlockError> {
-    let mut assembler = Assembler::new(options, meta, 0);
+    let mut assembler = Assembler::new(options, meta, 0)?;
     let mut fragments: Vec<(TraceId, usize, u32, bool)> = Vec::new();
     for (at, part) in tables.iter().enumerate() {
         for (trace, entry) in (0..).zip(part.table.traces()) {

@@ -10,7 +10,7 @@ use crate::naive::merged;
 use crate::round_trip::{OPTIONS, meta, open};
 use crate::spans::{Any, Attributes, Batch, Span, traces_data};
 
-const GOLDEN: &[u8] = include_bytes!("../golden/v1.block");
+const GOLDEN: &[u8] = include_bytes!("../golden/v2.block");
 
 fn text(text: &str) -> Any {
     Any::Text(text.to_owned())
@@ -100,8 +100,8 @@ fn the_first_format_is_still_read() {
 fn the_same_spans_give_the_same_bytes() {
     let written = written();
     if written != GOLDEN {
-        let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/v1.block");
+        let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/v2.block");
         std::fs::write(path, &written).unwrap();
-        panic!("the block differs from tests/golden/v1.block, it was written to {path}");
+        panic!("the block differs from tests/golden/v2.block, it was written to {path}");
     }
 }

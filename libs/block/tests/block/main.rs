@@ -6,5 +6,6 @@ mod conditions;
 mod damage;
 mod golden;
 mod naive;
+mod rare;
 mod round_trip;
 mod spans;

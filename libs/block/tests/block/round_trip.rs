@@ -48,6 +48,8 @@ pub(crate) fn open(bytes: &Bytes) -> Result<Opened, clew_block::BlockError> {
         traces: slice(bytes, &ranges.traces),
         dictionary: slice(bytes, &ranges.dictionary),
         postings: slice(bytes, &ranges.postings),
+        locator: slice(bytes, &ranges.locator),
+        numbers: slice(bytes, &ranges.numbers),
         columns: slice(bytes, &ranges.columns),
     };
     let search = block.search(&sections)?;
@@ -56,7 +58,9 @@ pub(crate) fn open(bytes: &Bytes) -> Result<Opened, clew_block::BlockError> {
         .entries()
         .iter()
         .enumerate()
-        .map(|(at, entry)| block.page(at, &slice(bytes, &entry.bytes)))
+        .map(|(at, entry)| {
+            block.page(at, &slice(bytes, &entry.bytes), &slice(bytes, &entry.columns))
+        })
         .collect::<Result<_, _>>()?;
     Ok(Opened { block, search, pages })
 }
@@ -297,7 +301,7 @@ proptest! {
         let table = pushed(&buffers);
         let from_tables = block_of(&[&table]);
         let traces = merged(&buffers);
-        let mut writer = BlockWriter::new(&OPTIONS, meta(), 7);
+        let mut writer = BlockWriter::new(&OPTIONS, meta(), 7).unwrap();
         for trace in &traces {
             writer.push_trace(trace, TraceMarks::default()).unwrap();
         }
@@ -434,7 +438,7 @@ fn damaged_spans_are_left_out_and_damaged_batches_refused() {
 #[test]
 fn traces_must_ascend() {
     let trace = &merged(&buffers(&some_batches()))[0];
-    let mut writer = BlockWriter::new(&OPTIONS, meta(), 7);
+    let mut writer = BlockWriter::new(&OPTIONS, meta(), 7).unwrap();
     writer.push_trace(trace, TraceMarks::default()).unwrap();
     assert!(writer.push_trace(trace, TraceMarks::default()).is_err());
 }

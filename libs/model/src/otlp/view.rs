@@ -181,7 +181,18 @@ impl<'a> KeyValueView<'a> {
     ///
     /// # Errors
     /// [`WireError`] when the bytes are none.
+    #[inline]
     pub fn parse(raw: &'a [u8]) -> Result<KeyValueView<'a>, WireError> {
+        if let Some((key, value)) = plain_pair(raw)
+            && let Some(value) = AnyValueView::plain(value)
+            && let Ok(key) = std::str::from_utf8(key)
+        {
+            return Ok(KeyValueView { key, value });
+        }
+        KeyValueView::parse_any(raw)
+    }
+
+    fn parse_any(raw: &'a [u8]) -> Result<KeyValueView<'a>, WireError> {
         let mut pair = KeyValueView { key: "", value: AnyValueView::Empty };
         let mut reader = Reader::new(raw);
         while let Some(field) = reader.next_field()? {
@@ -216,7 +227,44 @@ pub enum AnyValueView<'a> {
     Bytes(&'a [u8]),
 }
 
+/// The key and the encoded value of a `KeyValue` in the form in which nearly all come: key, then
+/// value, both shorter than 128 bytes. Attributes are most of what is read of spans, so their usual
+/// form has a way of its own; `None` is for the general one to decide.
+#[inline]
+pub(crate) fn plain_pair(raw: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, key_length @ ..0x80, rest @ ..] = raw else { return None };
+    let (key, rest) = rest.split_at_checked(usize::from(*key_length))?;
+    let [0x12, value_length @ ..0x80, value @ ..] = rest else { return None };
+    (value.len() == usize::from(*value_length)).then_some((key, value))
+}
+
 impl<'a> AnyValueView<'a> {
+    /// The value, if it is one scalar in the form in which nearly all come.
+    #[inline]
+    pub(crate) fn plain(raw: &'a [u8]) -> Option<AnyValueView<'a>> {
+        match raw {
+            [0x0a, length @ ..0x80, text @ ..] if text.len() == usize::from(*length) => {
+                std::str::from_utf8(text).ok().map(AnyValueView::String)
+            }
+            [0x10, truth @ ..0x80] => Some(AnyValueView::Bool(*truth != 0)),
+            [0x18, number @ ..] if !number.is_empty() && number.len() <= 9 => {
+                let (last, others) = number.split_last()?;
+                if *last >= 0x80 || others.iter().any(|byte| *byte < 0x80) {
+                    return None;
+                }
+                let value = number.iter().rev().fold(0, |sum: u64, byte| {
+                    sum << 7 | u64::from(byte & 0x7f)
+                });
+                Some(AnyValueView::Int(value.cast_signed()))
+            }
+            [0x21, bits @ ..] => {
+                let bits = <[u8; 8]>::try_from(bits).ok()?;
+                Some(AnyValueView::Double(f64::from_bits(u64::from_le_bytes(bits))))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads an encoded `AnyValue`. Nested values are not visited.
     ///
     /// # Errors
@@ -367,5 +415,55 @@ impl<'a> ScopeView<'a> {
         &self,
     ) -> impl Iterator<Item = Result<KeyValueView<'a>, WireError>> + use<'a> {
         messages(self.raw, 3).map(|m| KeyValueView::parse(m?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
+
+    /// Encoded pairs as senders write them, and the same with a byte changed.
+    fn pair() -> impl Strategy<Value = Vec<u8>> {
+        let value = prop_oneof![
+            "[a-z\u{80}-\u{ffff}]{0,140}".prop_map(|text| {
+                let mut out = Vec::new();
+                put_bytes_field(&mut out, 1, text.as_bytes());
+                out
+            }),
+            (2u32..4, prop_oneof![any::<u64>(), 0u64..300]).prop_map(|(number, value)| {
+                let mut out = Vec::new();
+                put_varint_field(&mut out, number, value);
+                out
+            }),
+            any::<u64>().prop_map(|bits| {
+                let mut out = Vec::new();
+                put_fixed64_field(&mut out, 4, bits);
+                out
+            }),
+            proptest::collection::vec(any::<u8>(), 0..12),
+        ];
+        ("[a-z.]{0,20}", value, any::<bool>(), any::<(prop::sample::Index, u8)>()).prop_map(
+            |(key, value, damaged, (at, byte))| {
+                let mut out = Vec::new();
+                put_bytes_field(&mut out, 1, key.as_bytes());
+                put_bytes_field(&mut out, 2, &value);
+                if damaged {
+                    let at = at.index(out.len());
+                    out[at] = byte;
+                }
+                out
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_usual_form_is_read_as_the_general_way_does(raw in pair()) {
+            let (quick, general) = (KeyValueView::parse(&raw), KeyValueView::parse_any(&raw));
+            prop_assert_eq!(format!("{quick:?}"), format!("{general:?}"));
+        }
     }
 }

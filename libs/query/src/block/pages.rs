@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clew_block::{Block, Page, PageDirectory};
-use clew_model::trace::SpanRecord;
-use clew_model::{Trace, TraceId};
+use clew_model::TraceId;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::BlockSource;
@@ -58,13 +57,18 @@ impl BlockSource {
         block: Arc<Block>,
         run: Run,
     ) -> Result<Vec<(usize, Arc<Page>)>, QueryError> {
-        let bytes = self.read(run.bytes.clone()).await?;
+        let (bytes, columns) =
+            futures::try_join!(self.read(run.bytes.clone()), self.read(run.columns.clone()))?;
         let decoded = self
             .compute(move || {
                 let decode = |number: &usize| {
                     let entry = block.pages().entries().get(*number);
                     let packed = entry.and_then(|entry| part_of(&bytes, &run.bytes, &entry.bytes));
-                    let page = block.page(*number, &packed.unwrap_or_default())?;
+                    let of_page =
+                        entry.and_then(|entry| part_of(&columns, &run.columns, &entry.columns));
+                    let (packed, of_page) =
+                        (packed.unwrap_or_default(), of_page.unwrap_or_default());
+                    let page = block.page(*number, &packed, &of_page)?;
                     Ok((*number, Arc::new(page)))
                 };
                 run.pages.iter().map(decode).collect::<Result<Vec<_>, _>>()
@@ -108,7 +112,7 @@ pub(super) fn trace_in_page(
     ordinal: u32,
 ) -> Option<TraceId> {
     let at = ordinal.checked_sub(directory.entries().get(number)?.first_ordinal)?;
-    page.traces().get(usize::try_from(at).ok()?).map(|(id, _)| *id)
+    page.traces().nth(usize::try_from(at).ok()?).map(|(id, _)| id)
 }
 
 /// The ordinal of a trace, from its first page; `None` if it is not there.
@@ -119,30 +123,14 @@ pub(super) fn ordinal_in_page(
     id: &TraceId,
 ) -> Option<u32> {
     let first = directory.entries().get(number)?.first_ordinal;
-    let at = page.traces().iter().position(|(found, _)| found == id)?;
+    let at = page.traces().position(|(found, _)| found == *id)?;
     first.checked_add(u32::try_from(at).ok()?)
-}
-
-/// A trace whose spans own their bytes, so that it does not keep whole pages in memory.
-pub(super) fn compact(trace: Trace) -> Trace {
-    let mut copied = Vec::with_capacity(trace.spans.iter().map(|span| span.bytes.len()).sum());
-    for span in &trace.spans {
-        copied.extend_from_slice(&span.bytes);
-    }
-    let copied = Bytes::from(copied);
-    let mut at = 0;
-    let spans = trace.spans.into_iter().map(|span| {
-        let end = at + span.bytes.len();
-        let bytes = copied.slice(at..end);
-        at = end;
-        SpanRecord { bytes, ..span }
-    });
-    Trace { id: trace.id, spans: spans.collect() }
 }
 
 /// Pages that are read at once.
 struct Run {
     bytes: Range<u64>,
+    columns: Range<u64>,
     pages: Vec<usize>,
 }
 
@@ -156,9 +144,14 @@ fn runs(directory: &PageDirectory, numbers: &[usize]) -> Vec<Run> {
                     && entry.bytes.end.saturating_sub(run.bytes.start) <= RUN_BYTES_MAX =>
             {
                 run.bytes.end = entry.bytes.end;
+                run.columns.end = entry.columns.end;
                 run.pages.push(*number);
             }
-            _ => runs.push(Run { bytes: entry.bytes.clone(), pages: vec![*number] }),
+            _ => runs.push(Run {
+                bytes: entry.bytes.clone(),
+                columns: entry.columns.clone(),
+                pages: vec![*number],
+            }),
         }
     }
     runs

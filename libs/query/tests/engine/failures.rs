@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use clew_block::SpanTable;
+use clew_block::{RowSet, SpanTable};
 use clew_model::{ErrorKind, Trace, TraceId};
 use clew_node::Deps;
-use clew_proto::query::v1::{FetchRequest, SearchRequest, TagNamesRequest};
+use clew_proto::query::v1::{FetchRequest, FoundTrace, SearchRequest, TagNamesRequest};
 use clew_query::{
     BlockCache, BlockReader, BlockRef, Engine, QueryError, QueryLimits, SearchPlan, Selected,
     Selection, SourceInfo, SpanSource, TagField, decode_ids, encode_ids,
@@ -40,6 +40,16 @@ impl SpanSource for Counted {
     async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError> {
         self.selects.fetch_add(1, Ordering::Relaxed);
         self.inner.select(selection).await
+    }
+
+    async fn describe(
+        &self,
+        plan: &SearchPlan,
+        matches: &Arc<RowSet>,
+        ordinals: &[u32],
+    ) -> Result<Vec<FoundTrace>, QueryError> {
+        self.fetched.fetch_add(ordinals.len(), Ordering::Relaxed);
+        self.inner.describe(plan, matches, ordinals).await
     }
 
     async fn fetch(&self, ordinals: &[u32]) -> Result<Vec<Trace>, QueryError> {

@@ -6,6 +6,7 @@ use std::fmt::{Display, Formatter};
 use super::{RejectReason, ScanLimits, VALUE_DEPTH_MAX};
 use crate::TraceId;
 use crate::otlp::schema::{FieldKind, MessageDef, SPAN, span_field};
+use crate::otlp::view::{AnyValueView, plain_pair};
 use crate::wire::{Field, Reader, Value, WireError};
 
 /// What is wrong with a span.
@@ -88,6 +89,9 @@ pub(super) fn check_span(raw: &[u8], limits: &ScanLimits) -> Result<TraceId, Def
                     return Err(Defect::ParentId { bytes });
                 }
             }
+            span_field::ATTRIBUTES if is_plain_attribute(&field) && checker.depth() > 0 => {
+                attributes += 1;
+            }
             number => {
                 attributes += usize::from(number == span_field::ATTRIBUTES);
                 events += usize::from(number == span_field::EVENTS);
@@ -104,6 +108,16 @@ pub(super) fn check_span(raw: &[u8], limits: &ScanLimits) -> Result<TraceId, Def
     checker.count(events, "events", limits.events_max)?;
     checker.count(links, "links", limits.links_max)?;
     Ok(id)
+}
+
+/// Whether the field is an attribute in its usual form, in which nothing can be wrong that was not
+/// looked at here.
+#[inline]
+fn is_plain_attribute(field: &Field<'_>) -> bool {
+    let Value::Bytes(raw) = field.value else { return false };
+    plain_pair(raw).is_some_and(|(key, value)| {
+        AnyValueView::plain(value).is_some() && std::str::from_utf8(key).is_ok()
+    })
 }
 
 /// Checks an encoded resource or scope (`def` says which) and its schema URL.

@@ -1,4 +1,5 @@
-//! Filters that an index decides alone, so that values can be listed without decoding a span.
+//! Filters that an index decides alone, so that a search finds spans, and values are listed, without
+//! decoding a span.
 
 use clew_traceql::plan::{Intrinsic, Prefilter, Scope};
 use clew_traceql::value::{CompareOp, Static};
@@ -6,7 +7,7 @@ use clew_traceql::{FieldExpr, FieldRef};
 
 /// Whether a row passes `condition` if and only if its span matches `filter`, provided that every
 /// lookup is exact.
-pub(super) fn decides(condition: &Prefilter, filter: &FieldExpr) -> bool {
+pub(crate) fn decides(condition: &Prefilter, filter: &FieldExpr) -> bool {
     // A planner may leave conditions out where there are too many; then the numbers differ.
     tests(filter).is_some_and(|tests| tests > 0 && tests == lookups(condition))
 }

@@ -1,0 +1,336 @@
+//! A page read back: its columns decoded, its spans put together when they are asked for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clew_model::TraceId;
+use clew_model::trace::{SpanRecord, Trace};
+
+use super::join::Joiner;
+use super::read_values::{StreamReaders, Strings, read_ints};
+use super::shapes::{Content, Form, Shapes};
+use super::{BlockRecords, PAGE, PageEntry};
+use crate::codec::{ByteReader, decompress, narrow, verify};
+use crate::columns::ColumnChunk;
+use crate::error::BlockError;
+use crate::rows::RowSet;
+
+/// A decoded page.
+#[derive(Debug, Clone)]
+pub struct Page {
+    first_row: u32,
+    traces: Vec<PageTraceRows>,
+    /// The rows' shapes, as places in `used`.
+    shapes: Vec<u16>,
+    /// The shapes that occur, by their ordinals in the block.
+    used: Vec<u32>,
+    scopes: Vec<i64>,
+    columns: Vec<Values>,
+    chunk: ColumnChunk,
+    memory_bytes: usize,
+}
+
+/// A trace, or the part of it that the page holds.
+#[derive(Debug, Clone)]
+pub(super) struct PageTraceRows {
+    pub(super) id: TraceId,
+    pub(super) start: u64,
+    pub(super) rows: Range<u32>,
+}
+
+/// The values of one field, in the order of the rows that have it.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Values {
+    #[default]
+    Nothing,
+    Bytes(Strings),
+    Ints(Vec<i64>),
+}
+
+impl Page {
+    /// Verifies and decodes the bytes of a page and of its columns.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when they are not what the directory describes.
+    pub fn decode(
+        packed: &[u8],
+        columns: &Bytes,
+        entry: &PageEntry,
+        records: &BlockRecords,
+    ) -> Result<Page, BlockError> {
+        verify(PAGE, packed, entry.crc32c)?;
+        let mut reader = ByteReader::new(PAGE, packed);
+        let codes = read_stream(&mut reader)?;
+        let text = read_stream(&mut reader)?;
+        let codes = unpack(&mut reader, codes)?;
+        let text = unpack(&mut reader, text)?;
+        let mut from = StreamReaders {
+            codes: ByteReader::new(PAGE, &codes),
+            text: ByteReader::new(PAGE, &text),
+            plain: reader,
+        };
+        let mut page = Page {
+            first_row: entry.first_row,
+            traces: Vec::new(),
+            shapes: Vec::new(),
+            used: Vec::new(),
+            scopes: Vec::new(),
+            columns: Vec::new(),
+            chunk: ColumnChunk::parse(columns, entry)?,
+            memory_bytes: codes.len() + text.len() + columns.len(),
+        };
+        page.read_traces(&mut from, entry)?;
+        page.read_shapes(&mut from, entry, &records.shapes)?;
+        page.read_columns(&mut from, entry, &records.shapes)?;
+        from.codes.finish()?;
+        from.text.finish()?;
+        from.plain.finish()?;
+        Ok(page)
+    }
+
+    fn read_traces(
+        &mut self,
+        from: &mut StreamReaders<'_>,
+        entry: &PageEntry,
+    ) -> Result<(), BlockError> {
+        let base = from.codes.u64()?;
+        let count = from.codes.count(2)?;
+        let mut row = entry.first_row;
+        for _ in 0..count {
+            let id = TraceId(from.plain.array()?);
+            let start = base.saturating_add(from.codes.varint()?);
+            let end = row.checked_add(from.codes.varint_u32()?);
+            let end = end.ok_or_else(|| from.codes.corrupt("it has too many rows"))?;
+            self.traces.push(PageTraceRows { id, start, rows: row..end });
+            row = end;
+        }
+        if row - entry.first_row != entry.rows {
+            return Err(from.codes.corrupt("it has not the rows stated"));
+        }
+        Ok(())
+    }
+
+    fn read_shapes(
+        &mut self,
+        from: &mut StreamReaders<'_>,
+        entry: &PageEntry,
+        shapes: &Shapes,
+    ) -> Result<(), BlockError> {
+        let rows = entry.rows as usize;
+        let ordinals = read_ints(from, rows)?;
+        let mut used = ordinals.clone();
+        used.sort_unstable();
+        used.dedup();
+        for ordinal in &used {
+            let known = u32::try_from(*ordinal).ok().filter(|at| shapes.shape(*at).is_some());
+            self.used.push(known.ok_or_else(|| from.codes.corrupt("a shape is missing"))?);
+        }
+        let place = |ordinal: &i64| {
+            // There are no more shapes than 16-bit numbers, and every ordinal is among the used.
+            used.binary_search(ordinal).ok().and_then(|at| u16::try_from(at).ok())
+        };
+        let places: Option<Vec<u16>> = ordinals.iter().map(place).collect();
+        self.shapes = places.ok_or_else(|| from.codes.corrupt("it has too many shapes"))?;
+        self.scopes = read_ints(from, rows)?;
+        Ok(())
+    }
+
+    fn read_columns(
+        &mut self,
+        from: &mut StreamReaders<'_>,
+        entry: &PageEntry,
+        shapes: &Shapes,
+    ) -> Result<(), BlockError> {
+        let counts = self.values_before(narrow(self.shapes.len()), shapes);
+        // Every field takes at least one byte of its span.
+        let all = counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count as u64));
+        if all > u64::from(entry.raw_length) {
+            return Err(from.codes.corrupt("it has more values than bytes"));
+        }
+        self.columns = Vec::with_capacity(counts.len());
+        for (count, field) in counts.into_iter().zip(shapes.fields()) {
+            let values = match field.form.content() {
+                _ if count == 0 => Values::Nothing,
+                Content::Nothing => Values::Nothing,
+                Content::Bytes => Values::Bytes(Strings::read(from, count)?),
+                Content::Ints => Values::Ints(read_ints(from, count)?),
+            };
+            self.memory_bytes += match &values {
+                Values::Nothing => 0,
+                Values::Bytes(strings) => strings.memory_bytes(),
+                Values::Ints(values) => values.len() * 8,
+            };
+            self.columns.push(values);
+        }
+        Ok(())
+    }
+
+    /// How many values each field has in the rows before the `rows`-th of the page.
+    fn values_before(&self, rows: u32, shapes: &Shapes) -> Vec<usize> {
+        let mut by_shape = vec![0usize; self.used.len()];
+        for place in self.shapes.iter().take(rows as usize) {
+            by_shape[usize::from(*place)] += 1;
+        }
+        let mut counts = vec![0usize; shapes.fields().len()];
+        for (ordinal, count) in self.used.iter().zip(by_shape) {
+            for field in shapes.shape(*ordinal).unwrap_or_default() {
+                let of_field = &mut counts[*field as usize];
+                *of_field = of_field.saturating_add(count);
+            }
+        }
+        counts
+    }
+
+    /// The traces of the page with their rows in it. A trace larger than a page goes on in the
+    /// next one.
+    pub fn traces(&self) -> impl ExactSizeIterator<Item = (TraceId, Range<u32>)> + '_ {
+        self.traces.iter().map(|trace| (trace.id, trace.rows.clone()))
+    }
+
+    /// The rows of the page.
+    pub fn rows(&self) -> Range<u32> {
+        self.first_row..self.first_row + narrow(self.shapes.len())
+    }
+
+    /// The rows with a text under one of their span's own attributes, ascending.
+    pub fn rows_with_text(&self, name: &str, value: &str, records: &BlockRecords) -> Vec<u32> {
+        let Some((field, strings)) = self.texts_of(name, records) else { return Vec::new() };
+        let positions: Vec<u32> = strings.positions(value.as_bytes()).collect();
+        let mut next = positions.iter().peekable();
+        let mut rows = Vec::new();
+        self.visit_positions(field, records, |row, position| {
+            if next.next_if(|at| **at == position).is_some() && rows.last() != Some(&row) {
+                rows.push(row);
+            }
+        });
+        rows
+    }
+
+    /// Calls `visit` with every text under the attribute `name` of the rows in `within`.
+    pub fn visit_texts(
+        &self,
+        name: &str,
+        within: &RowSet,
+        records: &BlockRecords,
+        mut visit: impl FnMut(&str),
+    ) {
+        let Some((field, strings)) = self.texts_of(name, records) else { return };
+        self.visit_positions(field, records, |row, position| {
+            if within.contains(row)
+                && let Some(Ok(text)) = strings.get(position as usize).map(std::str::from_utf8)
+            {
+                visit(text);
+            }
+        });
+    }
+
+    fn texts_of(&self, name: &str, records: &BlockRecords) -> Option<(u32, &Strings)> {
+        let field = records.shapes.attribute(Form::Text, false, name.as_bytes())?;
+        match self.columns.get(field as usize) {
+            Some(Values::Bytes(strings)) => Some((field, strings)),
+            _ => None,
+        }
+    }
+
+    /// Calls `visit` with each row that has the field and the position of its value, as often as
+    /// the row has it.
+    fn visit_positions(
+        &self,
+        field: u32,
+        records: &BlockRecords,
+        mut visit: impl FnMut(u32, u32),
+    ) {
+        let count = |ordinal: &u32| {
+            let steps = records.shapes.shape(*ordinal).unwrap_or_default();
+            steps.iter().filter(|step| **step == field).count()
+        };
+        let counts: Vec<usize> = self.used.iter().map(count).collect();
+        let mut position = 0;
+        for (row, place) in (self.first_row..).zip(&self.shapes) {
+            for _ in 0..counts[usize::from(*place)] {
+                visit(row, position);
+                position += 1;
+            }
+        }
+    }
+
+    /// The span at a row of the page.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when it refers to a resource or scope that is not there.
+    pub fn span(&self, row: u32, records: &BlockRecords) -> Result<Option<SpanRecord>, BlockError> {
+        let trace = self.traces.iter().find(|trace| trace.rows.contains(&row));
+        let Some(trace) = trace else { return Ok(None) };
+        let part = PageTraceRows { rows: row..row + 1, ..trace.clone() };
+        Ok(self.spans(&part, records)?.pop())
+    }
+
+    /// The spans of a trace in this page, in the order of their rows; none if it is not here. They
+    /// share one buffer of their own.
+    ///
+    /// # Errors
+    /// As [`Page::span`].
+    pub fn trace(&self, id: &TraceId, records: &BlockRecords) -> Result<Trace, BlockError> {
+        let mut spans = Vec::new();
+        let from = self.traces.partition_point(|trace| trace.id < *id);
+        for part in self.traces[from..].iter().take_while(|trace| trace.id == *id) {
+            spans.append(&mut self.spans(part, records)?);
+        }
+        Ok(Trace { id: *id, spans })
+    }
+
+    fn spans(
+        &self,
+        part: &PageTraceRows,
+        records: &BlockRecords,
+    ) -> Result<Vec<SpanRecord>, BlockError> {
+        let shapes = &records.shapes;
+        let cursors = self.values_before(part.rows.start - self.first_row, shapes);
+        let mut joiner = Joiner::new(&self.columns, cursors, &self.chunk, part);
+        let mut ends = Vec::with_capacity(part.rows.len());
+        for row in part.rows.clone() {
+            let at = (row - self.first_row) as usize;
+            let shape = self.shapes.get(at).and_then(|at| self.used.get(usize::from(*at)));
+            let steps = shape.and_then(|shape| shapes.shape(*shape)).unwrap_or_default();
+            joiner.join(row, steps, shapes.fields())?;
+            ends.push(joiner.len());
+        }
+        let bytes = Bytes::from(joiner.into_bytes());
+        let mut start = 0;
+        let mut spans = Vec::with_capacity(ends.len());
+        for (row, end) in part.rows.clone().zip(ends) {
+            let missing = || BlockError::corrupt(PAGE, "a span has no resource or scope");
+            let resource = self.chunk.resource(row).ok_or_else(missing)?;
+            let scope = self.scopes.get((row - self.first_row) as usize);
+            let scope = scope.and_then(|scope| usize::try_from(*scope).ok()).ok_or_else(missing)?;
+            spans.push(SpanRecord {
+                resource: Arc::clone(
+                    records.resources.get(resource as usize).ok_or_else(missing)?,
+                ),
+                scope: Arc::clone(records.scopes.get(scope).ok_or_else(missing)?),
+                bytes: bytes.slice(start..end),
+            });
+            start = end;
+        }
+        Ok(spans)
+    }
+
+    /// About how many bytes of memory the page takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes + self.shapes.len() * 10 + self.traces.len() * 40
+    }
+}
+
+/// The raw and the packed length of a stream.
+fn read_stream(reader: &mut ByteReader<'_>) -> Result<(usize, usize), BlockError> {
+    let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    Ok((number(reader.varint()?), number(reader.varint()?)))
+}
+
+fn unpack(
+    reader: &mut ByteReader<'_>,
+    (raw, packed): (usize, usize),
+) -> Result<Bytes, BlockError> {
+    decompress(PAGE, reader.take(packed)?, raw)
+}
