@@ -106,7 +106,7 @@ impl PageDirectory {
         columns: Range<u64>,
     ) -> Result<PageDirectory, BlockError> {
         let mut reader = ByteReader::new(DIRECTORY, raw);
-        let count = reader.count(30)?;
+        let count = reader.count(29)?;
         let mut entries: Vec<PageEntry> = Vec::with_capacity(count);
         let (mut at, mut columns_at) = (pages.start, columns.start);
         let (mut row, mut ordinal) = (0u32, 0u32);
