@@ -23,7 +23,7 @@ pub use self::world::{Resource, Route, Service, World};
 use crate::error::Error;
 
 /// Goes up whenever the same parameters give other bytes than before.
-pub const GENERATOR_VERSION: u32 = 1;
+pub const GENERATOR_VERSION: u32 = 2;
 /// How many spans a trace has on average; used to turn spans into traces.
 pub const TRACE_SPANS_MEAN: u64 = 20;
 /// The fewest services.
@@ -119,6 +119,8 @@ pub fn tenant_name(tenant: u64) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::io::Write;
+
     use super::*;
 
     pub(crate) fn data_set(traces: u64) -> DataSet {
@@ -134,45 +136,62 @@ pub(crate) mod tests {
         }
     }
 
+    /// What is counted over a data set.
+    #[derive(Debug, Default)]
+    struct Totals {
+        requests: usize,
+        bytes: usize,
+        spans: usize,
+        attributes: usize,
+        errors: usize,
+        pieces: usize,
+        sizes: Vec<usize>,
+    }
+
     #[test]
     fn the_reference_workload_is_as_stated() {
         let data_set = data_set(20_000);
         let world = data_set.world();
-        let (mut bytes, mut spans, mut attributes, mut errors, mut pieces) = (0, 0, 0, 0, 0);
-        let mut sizes = Vec::new();
+        let encoder = |level| zstd::Encoder::new(Vec::new(), level).unwrap();
+        let mut streams = [1, 3].map(encoder);
+        let mut totals = Totals::default();
         for number in 0..data_set.waves() {
             let wave = Wave::new(&world, &data_set, number);
             let mut seen = std::collections::BTreeSet::new();
             for (at, request) in wave.requests.iter().enumerate() {
-                bytes += wave.encode_request(&world, at).len();
+                let encoded = wave.encode_request(&world, at);
+                streams.iter_mut().for_each(|stream| stream.write_all(&encoded).unwrap());
+                totals.bytes += encoded.len();
                 seen.extend(request.iter().map(|&(trace, _)| (trace, at)));
             }
-            pieces += seen.len();
+            totals.requests += wave.requests.len();
+            totals.pieces += seen.len();
             for trace in &wave.traces {
-                sizes.push(trace.spans.len());
+                totals.sizes.push(trace.spans.len());
+                totals.spans += trace.spans.len();
                 for span in &trace.spans {
-                    spans += 1;
-                    attributes += span.attributes.len();
-                    errors += usize::from(span.status == 2);
+                    totals.attributes += span.attributes.len();
+                    totals.errors += usize::from(span.status == 2);
                 }
             }
         }
+        let Totals { spans, sizes, .. } = &mut totals;
         sizes.sort_unstable();
-        let per_span = bytes as f64 / spans as f64;
-        let mean = spans as f64 / sizes.len() as f64;
-        let attributes = attributes as f64 / spans as f64;
-        let errors = errors as f64 / spans as f64;
-        let pieces = pieces as f64 / sizes.len() as f64;
-        let found = format!(
-            "{per_span} bytes, {attributes} attributes, {errors} failed, mean {mean}, {pieces} \
-             requests"
-        );
-        assert!((540.0..600.0).contains(&per_span), "{found}");
-        assert!((18.0..22.0).contains(&mean), "{found}");
-        assert!((7..=9).contains(&sizes[sizes.len() / 2]), "{found}");
-        assert!((13.0..15.0).contains(&attributes), "{found}");
-        assert!((0.015..0.025).contains(&errors), "{found}");
-        assert!((2.5..4.5).contains(&pieces), "{found}");
+        let (spans, traces, median) = (*spans as f64, sizes.len() as f64, sizes[sizes.len() / 2]);
+        let compressed = streams.map(|stream| stream.finish().unwrap().len() as f64 / spans);
+        let per_span = |count: usize| count as f64 / spans;
+        let holds = |what: &str, range: Range<f64>, found: f64| {
+            assert!(range.contains(&found), "{what}: {found} is not in {range:?}");
+        };
+        holds("bytes per span", 555.0..577.0, per_span(totals.bytes));
+        holds("attributes per span", 13.5..14.5, per_span(totals.attributes));
+        holds("share of failed spans", 0.015..0.025, per_span(totals.errors));
+        holds("requests per million spans", 2800.0..3000.0, per_span(totals.requests) * 1e6);
+        holds("spans per trace", 19.0..21.0, spans / traces);
+        holds("spans of the median trace", 7.0..9.1, median as f64);
+        holds("requests per trace", 2.7..3.5, totals.pieces as f64 / traces);
+        holds("compressed bytes per span at level 1", 61.5..65.5, compressed[0]);
+        holds("compressed bytes per span at level 3", 55.5..58.5, compressed[1]);
     }
 
     #[test]

@@ -8,10 +8,17 @@ use super::dice::Dice;
 use super::shape::{Node, Work};
 use super::span::{Attribute, Event, Link, Span, Value};
 use super::words::{ACCEPT_LANGUAGES, EXCEPTIONS, EXTERNALS, LANGUAGES, NOTES, USER_AGENTS};
-use super::world::{Database, Route, SCOPES, Service, World, uuid};
+use super::world::{Database, Route, SCOPES, Service, Statement, World, uuid};
 
 /// How many users there are; the first ones are the busiest.
 pub(crate) const USERS: usize = 10_000;
+
+/// How many threads of an instance take turns.
+const THREADS: u64 = 4;
+/// How many connections an instance keeps open to another service.
+const CONNECTIONS: u64 = 4;
+/// The first port of the range the system gives to outgoing connections.
+const FIRST_PORT: u64 = 32_768;
 
 /// What the spans of a trace have in common, and what its predecessors left.
 pub(crate) struct Scribe<'w, 'd> {
@@ -21,7 +28,11 @@ pub(crate) struct Scribe<'w, 'd> {
     user: String,
     session: String,
     client: String,
-    /// Chooses the instances that serve this trace.
+    order: String,
+    /// Names the thing the request is about in paths and queries.
+    entity: u64,
+    tier: &'static str,
+    /// Chooses the instances, threads and connections that serve this trace.
     salt: u64,
 }
 
@@ -38,10 +49,13 @@ impl<'w, 'd> Scribe<'w, 'd> {
     /// For the spans of one trace.
     pub(crate) fn new(world: &'w World, dice: &'d mut Dice, trace_id: TraceId) -> Self {
         let user = user_name(dice.skewed(USERS));
-        let session = format!("{:016x}", dice.bits());
-        let client = format!("203.0.{}.{}", dice.below(256), dice.below(256));
+        let session = format!("{:012x}", dice.below(1 << 48));
+        let client = format!("203.0.113.{}", dice.below(256));
+        let order = format!("ord-{:08}", dice.below(100_000_000));
+        let entity = dice.below(1_000_000);
+        let tier = *dice.pick(&["free", "plus", "business"]);
         let salt = dice.bits();
-        Scribe { world, dice, trace_id, user, session, client, salt }
+        Scribe { world, dice, trace_id, user, session, client, order, entity, tier, salt }
     }
 
     /// The spans for `nodes`. `elsewhere` is a sender of an earlier trace, and becomes the last one
@@ -82,7 +96,7 @@ impl<'w, 'd> Scribe<'w, 'd> {
             Work::Client => self.client(node, &mut attributes),
             Work::External => self.external(node, &mut attributes),
             Work::Database => self.database(node, service, &mut attributes),
-            Work::Cache => self.cache(&mut attributes),
+            Work::Cache => self.cache(node, &mut attributes),
             Work::Internal => self.internal(service, &mut attributes),
             Work::Producer => self.message(service, true, &mut attributes),
             Work::Consumer => {
@@ -90,7 +104,7 @@ impl<'w, 'd> Scribe<'w, 'd> {
                 self.message(sender, false, &mut attributes)
             }
         };
-        self.thread(service, &mut attributes);
+        self.identity(node, service, &mut attributes);
         let mut span = Span {
             span_id: SpanId(self.dice.id()),
             parent,
@@ -113,8 +127,14 @@ impl<'w, 'd> Scribe<'w, 'd> {
     /// Which instance of a service works on this trace.
     #[allow(clippy::cast_possible_truncation, reason = "a remainder of a small number")]
     fn instance(&self, service: usize, instances: usize) -> usize {
+        self.kept(service, instances as u64) as usize
+    }
+
+    /// A number below `count` that stays the same for a service as long as the trace lasts, as
+    /// threads and pooled connections do.
+    fn kept(&self, service: usize, count: u64) -> u64 {
         let mixed = (self.salt ^ service as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed >> 32) % instances as u64) as usize
+        (mixed >> 32) % count
     }
 
     fn server(
@@ -130,24 +150,26 @@ impl<'w, 'd> Scribe<'w, 'd> {
         } else {
             self.http(route, node.failed, out);
             out.push(("http.route", route.template.as_str().into()));
-            let path = self.path(route);
-            out.push(("url.path", path.into()));
             out.push(("url.scheme", "https".into()));
-            out.push(("http.response.body.size", self.number(20, 200_000)));
+            out.push(("http.response.body.size", self.size(32, 170)));
         }
+        out.push(("server.address", service.host.as_str().into()));
+        out.push(("server.port", Value::Int(if rpc { 9000 } else { 8080 })));
+        out.push(("code.function", route.function.as_str().into()));
         if node.parent.is_none() {
             out.push(("user_agent.original", (*self.dice.pick(&USER_AGENTS)).into()));
             let languages = *self.dice.pick(&ACCEPT_LANGUAGES);
             out.push(("http.request.header.accept-language", Value::Texts(languages)));
         }
-        out.push(("client.address", self.client.clone().into()));
-        out.push(("server.address", service.host.as_str().into()));
-        out.push(("server.port", Value::Int(if rpc { 9000 } else { 8080 })));
-        out.push(("net.peer.port", self.number(32_768, 60_999)));
-        out.push(("user.id", self.user.clone().into()));
-        out.push(("session.id", self.session.clone().into()));
-        out.push(("request.id", self.unique()));
-        out.push(("code.function", route.function.as_str().into()));
+        if !rpc {
+            out.push(("url.path", self.path(route).into()));
+        }
+        let caller = match node.parent {
+            None => self.client.clone().into(),
+            Some(_) => self.address(node.peer),
+        };
+        out.push(("client.address", caller));
+        out.push(("net.peer.port", self.port(node.service)));
         let name = if rpc { &route.rpc_name } else { &route.span_name };
         (name, kind::SERVER, if rpc { scope::RPC } else { scope::SERVER })
     }
@@ -156,22 +178,24 @@ impl<'w, 'd> Scribe<'w, 'd> {
         let world = self.world;
         let peer = &world.services[node.peer];
         let route = &peer.routes[node.choice];
-        out.push(("server.address", peer.host.as_str().into()));
-        out.push(("net.peer.port", self.number(32_768, 60_999)));
-        out.push(("network.peer.address", self.address(node.peer)));
-        out.push(("request.id", self.unique()));
-        out.push(("user.id", self.user.clone().into()));
         if peer.grpc {
             self.rpc(route, node.failed, out);
-            out.push(("server.port", Value::Int(9000)));
-            return (&route.rpc_name, kind::CLIENT, scope::RPC);
+        } else {
+            self.http(route, node.failed, out);
+            out.push(("network.protocol.version", "1.1".into()));
         }
-        self.http(route, node.failed, out);
-        out.push(("server.port", Value::Int(8080)));
-        let path = self.path(route);
-        out.push(("url.full", format!("http://{}:8080{path}", peer.host).into()));
-        out.push(("network.protocol.version", "1.1".into()));
-        (route.method, kind::CLIENT, scope::CLIENT)
+        out.push(("server.address", peer.host.as_str().into()));
+        out.push(("server.port", Value::Int(if peer.grpc { 9000 } else { 8080 })));
+        if !peer.grpc {
+            let path = self.path(route);
+            out.push(("url.full", format!("http://{}:8080{path}", peer.host).into()));
+        }
+        out.push(("network.peer.address", self.address(node.peer)));
+        out.push(("net.peer.port", self.port(node.peer)));
+        match peer.grpc {
+            true => (&route.rpc_name, kind::CLIENT, scope::RPC),
+            false => (route.method, kind::CLIENT, scope::CLIENT),
+        }
     }
 
     fn external(&mut self, node: &Node, out: &mut Vec<Attribute<'w>>) -> (&'w str, i32, usize) {
@@ -181,16 +205,11 @@ impl<'w, 'd> Scribe<'w, 'd> {
         out.push(("http.response.status_code", Value::Int(code)));
         out.push(("server.address", host.into()));
         out.push(("server.port", Value::Int(443)));
-        let request = self.unique();
-        if let Value::Text(id) = &request {
-            out.push(("url.full", format!("https://{host}/v1/calls/{id}").into()));
-        }
-        out.push(("request.id", request));
-        out.push(("net.peer.port", self.number(32_768, 60_999)));
+        out.push(("url.full", format!("https://{host}/v1/calls/{}", self.entity).into()));
+        out.push(("net.peer.port", self.port(node.service)));
         out.push(("network.protocol.version", "2".into()));
-        out.push(("http.request.body.size", self.number(20, 4_000)));
+        out.push(("http.request.body.size", self.size(16, 90)));
         out.push(("peer.service", host.into()));
-        out.push(("user.id", self.user.clone().into()));
         ("POST", kind::CLIENT, scope::CLIENT)
     }
 
@@ -209,29 +228,27 @@ impl<'w, 'd> Scribe<'w, 'd> {
         out.push(("db.operation", statement.operation.into()));
         out.push(("db.sql.table", statement.table.as_str().into()));
         out.push(("db.statement", statement.text.as_str().into()));
-        out.push(("db.response.returned_rows", self.number(0, 50)));
-        out.push(("db.query.parameter.0", self.number(1, 100_000_000)));
         out.push(("server.address", host.as_str().into()));
         out.push(("server.port", Value::Int(*port)));
-        out.push(("net.peer.port", self.number(32_768, 60_999)));
-        out.push(("request.id", self.unique()));
+        out.push(("db.response.returned_rows", self.rows(statement)));
+        out.push(("db.query.parameter.0", int(self.entity)));
+        out.push(("net.peer.port", self.port(node.service)));
         (&statement.span_name, kind::CLIENT, scope::DATABASE)
     }
 
-    fn cache(&mut self, out: &mut Vec<Attribute<'w>>) -> (&'w str, i32, usize) {
+    fn cache(&mut self, node: &Node, out: &mut Vec<Attribute<'w>>) -> (&'w str, i32, usize) {
         let operation = *self.dice.pick(&["GET", "GET", "MGET", "SET", "EXPIRE"]);
         out.push(("db.system", "redis".into()));
         out.push(("db.operation", operation.into()));
         out.push(("db.statement", format!("{operation} session:{}", self.session).into()));
-        out.push(("db.redis.database_index", self.number(0, 3)));
+        out.push(("db.redis.database_index", Value::Int(0)));
         out.push(("cache.hit", self.dice.chance(870).into()));
-        out.push(("cache.load_factor", Value::Double(self.dice.below(1000) as f64 / 1000.0)));
+        out.push(("cache.load_factor", Value::Double(self.dice.below(32) as f64 / 32.0)));
         out.push(("server.address", "cache-main.core.internal".into()));
         out.push(("server.port", Value::Int(6379)));
-        out.push(("net.peer.port", self.number(32_768, 60_999)));
+        out.push(("net.peer.port", self.port(node.service)));
         out.push(("network.peer.address", self.address(7)));
         out.push(("network.transport", "tcp".into()));
-        out.push(("request.id", self.unique()));
         (operation, kind::CLIENT, scope::DATABASE)
     }
 
@@ -240,19 +257,18 @@ impl<'w, 'd> Scribe<'w, 'd> {
         service: &'w Service,
         out: &mut Vec<Attribute<'w>>,
     ) -> (&'w str, i32, usize) {
-        let route = self.dice.pick(&service.routes);
+        let choice = self.dice.skewed(service.routes.len().min(4));
+        let route = &service.routes[choice];
         let language = &LANGUAGES[service.language];
         out.push(("code.function", route.function.as_str().into()));
         out.push(("code.namespace", language.package.into()));
-        out.push(("code.lineno", self.number(20, 900)));
-        out.push(("user.id", self.user.clone().into()));
-        out.push(("session.id", self.session.clone().into()));
-        out.push(("order.id", format!("ord-{:010}", self.dice.below(10_000_000_000)).into()));
-        out.push(("request.id", self.unique()));
-        out.push(("app.retries", self.number(0, 3)));
-        out.push(("app.ratio", Value::Double(self.dice.below(10_000) as f64 / 10_000.0)));
-        out.push(("app.dry_run", self.dice.chance(50).into()));
-        out.push(("app.tier", (*self.dice.pick(&["free", "plus", "business"])).into()));
+        out.push(("code.lineno", int(31 + 47 * choice as u64)));
+        let retries = if self.dice.chance(40) { self.number(1, 3) } else { Value::Int(0) };
+        out.push(("app.retries", retries));
+        out.push(("app.ratio", Value::Double(self.dice.between(0, 8) as f64 / 8.0)));
+        out.push(("app.dry_run", self.dice.chance(30).into()));
+        out.push(("app.tier", self.tier.into()));
+        out.push(("order.id", self.order.clone().into()));
         (&route.rpc_method, kind::INTERNAL, scope::OWN)
     }
 
@@ -270,14 +286,12 @@ impl<'w, 'd> Scribe<'w, 'd> {
         out.push(("messaging.destination.name", topic.name.as_str().into()));
         out.push(("messaging.operation.type", if sent { "publish" } else { "process" }.into()));
         out.push(("messaging.message.id", uuid(self.dice).into()));
-        out.push(("messaging.message.body.size", self.number(100, 9_000)));
-        out.push(("messaging.destination.partition.id", self.number(0, 31)));
+        out.push(("messaging.message.body.size", self.size(32, 110)));
+        out.push(("messaging.destination.partition.id", self.number(0, 7)));
         out.push(("messaging.kafka.offset", self.number(1_000_000, 900_000_000)));
         out.push(("messaging.client.id", sender.name.as_str().into()));
         out.push(("server.address", "kafka-0.kafka.core.svc.cluster.local".into()));
         out.push(("server.port", Value::Int(9092)));
-        out.push(("user.id", self.user.clone().into()));
-        out.push(("request.id", self.unique()));
         if !sent {
             out.push(("messaging.consumer.group.name", "main".into()));
         }
@@ -309,17 +323,23 @@ impl<'w, 'd> Scribe<'w, 'd> {
         out.push(("rpc.grpc.status_code", Value::Int(code)));
     }
 
-    fn thread(&mut self, service: &'w Service, out: &mut Vec<Attribute<'w>>) {
-        let number = self.dice.below(64);
-        out.push(("thread.id", self.number(20, 83)));
+    /// Who works for whom: the thread, the user behind the trace, and what is unique to the span.
+    fn identity(&mut self, node: &Node, service: &'w Service, out: &mut Vec<Attribute<'w>>) {
+        let number = self.kept(node.service, THREADS);
+        out.push(("thread.id", int(number + 20)));
         let name = format!("{}{number}", LANGUAGES[service.language].thread);
         out.push(("thread.name", name.into()));
+        if !matches!(node.work, Work::Database | Work::Cache) {
+            out.push(("user.id", self.user.clone().into()));
+            out.push(("session.id", self.session.clone().into()));
+        }
+        out.push(("request.id", self.unique()));
     }
 
     /// Status, the exception of a failed span, and sometimes a note.
     fn outcome(&mut self, node: &Node, service: &'w Service, span: &mut Span<'w>) {
         let middle = span.start + (span.end - span.start) / 2;
-        if self.dice.chance(40) {
+        if self.dice.chance(25) {
             let name = *self.dice.pick(&NOTES);
             let attributes = vec![("note.attempt", self.number(1, 3))];
             span.events.push(Event { time: middle, name, attributes });
@@ -346,27 +366,45 @@ impl<'w, 'd> Scribe<'w, 'd> {
         });
     }
 
-    #[allow(clippy::cast_possible_wrap, reason = "callers stay far below the limit")]
     fn number(&mut self, low: u64, high: u64) -> Value<'w> {
-        Value::Int(self.dice.between(low, high) as i64)
+        int(self.dice.between(low, high))
     }
 
-    /// A value no other span has.
+    /// The size of a body: one of a few, as the same answer is given again and again.
+    fn size(&mut self, count: usize, step: u64) -> Value<'w> {
+        int(step * (self.dice.skewed(count) as u64 + 1))
+    }
+
+    /// The caller's end of a pooled connection to a service, or from it to a database.
+    fn port(&self, service: usize) -> Value<'w> {
+        int(FIRST_PORT + service as u64 % 400 * CONNECTIONS + self.kept(service, CONNECTIONS))
+    }
+
+    /// How many rows a statement gives: one, unless it lists.
+    fn rows(&mut self, statement: &Statement) -> Value<'w> {
+        int(if statement.lists { self.dice.skewed(50) as u64 } else { 1 })
+    }
+
+    /// A value that hardly any other span has.
     fn unique(&mut self) -> Value<'w> {
-        format!("{:016x}", self.dice.bits()).into()
+        format!("{:010x}", self.dice.below(1 << 40)).into()
     }
 
-    fn address(&mut self, host: usize) -> Value<'w> {
-        format!("10.3.{}.{}", host % 250, self.dice.below(8) + 10).into()
+    fn address(&self, host: usize) -> Value<'w> {
+        format!("10.3.{}.{}", host % 250, self.kept(host, 4) + 10).into()
     }
 
     /// The path of a request, its `{id}` filled in.
-    fn path(&mut self, route: &Route) -> String {
+    fn path(&self, route: &Route) -> String {
         match route.template.split_once("{id}") {
-            Some((before, after)) => format!("{before}{}{after}", self.dice.below(1_000_000)),
+            Some((before, after)) => format!("{before}{}{after}", self.entity),
             None => route.template.clone(),
         }
     }
+}
+
+fn int(number: u64) -> Value<'static> {
+    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 /// The name of the user at `position`.
@@ -378,7 +416,7 @@ fn stack_trace(route: &Route, exception: &str, message: &str) -> String {
     let function = &route.function;
     format!(
         "{exception}: {message}\n    at {function} (line 88)\n    at retry ({function}:41)\n    at \
-         {}.{} (generated:1207)\n    at Executor.run (pool:319)\n    at Thread.start (thread:77)",
+         {}.{} (generated:1207)\n    at Executor.run (pool:319)",
         route.rpc_service, route.rpc_method
     )
 }

@@ -131,7 +131,9 @@ fn deal(dice: &mut Dice, traces: &[TraceData<'_>]) -> Vec<Vec<(usize, usize)>> {
             _ => mean - offset,
         };
         let (taken, left) = rest.split_at(size.min(rest.len()));
-        requests.push(taken.to_vec());
+        let mut taken = taken.to_vec();
+        taken.sort_unstable();
+        requests.push(taken);
         rest = left;
     }
     requests

@@ -92,6 +92,8 @@ pub struct Statement {
     pub table: String,
     /// The text with placeholders.
     pub text: String,
+    /// Whether it gives a list rather than one row.
+    pub lists: bool,
     /// Operation and place: the name of the span.
     pub span_name: String,
 }
@@ -220,7 +222,7 @@ fn make_routes(dice: &mut Dice, at: usize, package: &str) -> Vec<Route> {
     let version = dice.between(1, 3);
     let mut title = noun.to_owned();
     title[..1].make_ascii_uppercase();
-    let count = 5 + dice.index(SHAPES.len() - 4);
+    let count = 4 + dice.index(SHAPES.len() - 5);
     SHAPES[..count]
         .iter()
         .map(|(method, tail, verb)| {
@@ -248,7 +250,7 @@ fn make_database(dice: &mut Dice, noun: &str, namespace: &str) -> Database {
         ("mongodb", 27017),
     ]);
     let name = format!("{noun}_prod");
-    let tables = [noun.to_owned(), format!("{noun}_items"), format!("{noun}_events")];
+    let tables = [noun.to_owned(), format!("{noun}_items")];
     let mut statements = Vec::new();
     for table in tables {
         let texts = [
@@ -267,6 +269,7 @@ fn make_database(dice: &mut Dice, noun: &str, namespace: &str) -> Database {
             statements.push(Statement {
                 operation,
                 table: table.clone(),
+                lists: text.contains("LIMIT"),
                 text,
                 span_name: format!("{operation} {name}.{table}"),
             });
