@@ -45,12 +45,39 @@ unit: system ## Run the tests of the crates
 .PHONY: e2e
 e2e: system python ## Run the real binary against real clients, and kill it
 	cargo build --locked -p clew --bin clew --features failpoints
-	CLEW_BINARY=$(CLEW) $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
+	cargo build --locked -p clew-loadtest
+	CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
 
 .PHONY: loadtest
 loadtest: build ## Load a fresh local server, check every answer (ARGS="--traces 50000")
 	cargo build --locked -p clew-loadtest
 	loadtest/local $(CARGO_TARGET_DIR)/debug $(ARGS)
+
+# The optimised build takes long the first time; BENCH_PROFILE=dev is for a look at ratios.
+BENCH_PROFILE ?= release
+BENCH_PROGRAMS = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(BENCH_PROFILE)),debug,$(BENCH_PROFILE))
+
+.PHONY: bench-build
+bench-build: system
+	cargo build --locked --profile $(BENCH_PROFILE) --workspace --bins
+
+.PHONY: bench
+bench: bench-build ## Measure costs of ingest, storage, queries (ARGS="--json FILE --traces 5000")
+	loadtest/pinned $(BENCH_PROGRAMS) bench --label $(shell git rev-parse --short HEAD) $(ARGS)
+
+MINUTES ?= 10
+
+.PHONY: soak
+soak: bench-build ## Load a server for a while, kill it in between, check everything (MINUTES=10)
+	$(BENCH_PROGRAMS)/clew-loadtest soak --duration $(MINUTES)m $(ARGS)
+
+.PHONY: overload
+overload: bench-build ## Offer a server twice what it can take, check what it acknowledged
+	loadtest/pinned $(BENCH_PROGRAMS) overload $(ARGS)
+
+.PHONY: bench-compare
+bench-compare: bench-build ## Measure two commits, show both (A=main B=HEAD)
+	loadtest/bench-compare $(BENCH_PROGRAMS) $(BENCH_PROFILE) $(A) $(B) $(ARGS)
 
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing

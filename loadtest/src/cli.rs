@@ -12,6 +12,9 @@ use clew_loadtest::target::{Compression, Manners, Protocol};
 use clew_loadtest::workload::{DataSet, GENERATOR_VERSION, TRACE_SPANS_MEAN};
 use clew_model::UnixNanos;
 
+use crate::bench_command::{BenchArgs, CompareArgs};
+use crate::trial_commands::{OverloadArgs, SoakArgs};
+
 /// How many traces are sent when nothing is said.
 const TRACES_DEFAULT: u64 = 5000;
 /// The time between traces when neither their number nor a rate says it.
@@ -33,6 +36,14 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Measure what queries of a data set that was sent before cost
     Queries(QueriesArgs),
+    /// Measure what ingest, storage and queries of a fixed data set cost, on a server of one's own
+    Bench(BenchArgs),
+    /// Send from several tenants with reads, kill a server of one's own meanwhile, check everything
+    Soak(SoakArgs),
+    /// Offer a server of one's own twice what it can take, check what it acknowledged
+    Overload(OverloadArgs),
+    /// Show two results of `bench` side by side
+    Compare(CompareArgs),
 }
 
 #[derive(Debug, Args)]
@@ -298,7 +309,7 @@ pub(crate) struct ReportArgs {
     pub(crate) quiet: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
@@ -317,7 +328,7 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("must be a number above zero".to_owned()),

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clew_loadtest::Error;
-use clew_loadtest::check::Findings;
-use clew_loadtest::ledger::Ledger;
 use clew_loadtest::measure::{Point, Process, Stats};
 use clew_loadtest::queries::{Repeats, measure};
-use clew_loadtest::report::{Report, Sending, ServerUse, to_text};
-use clew_loadtest::send::{Cast, Extent, Outcome, Plan};
+use clew_loadtest::report::{Report, to_text};
+use clew_loadtest::send::{Cast, Extent, Plan};
 use clew_loadtest::target::{Otlp, Tempo};
 use clew_loadtest::verify::{Truth, verify};
 use clew_node::Deps;
 
 use crate::cli::{Cli, Command, QueriesArgs, ReportArgs, RunArgs, TargetArgs, VerifyArgs};
+use crate::{bench_command, trial_commands};
 
 /// Runs a command. True if nothing was wrong with the server.
 pub(crate) async fn run(cli: Cli) -> Result<bool, Error> {
@@ -26,6 +25,10 @@ pub(crate) async fn run(cli: Cli) -> Result<bool, Error> {
         Command::Run(args) => send(&args, &deps).await,
         Command::Verify(args) => check(&args, &deps).await,
         Command::Queries(args) => ask(&args, &deps).await,
+        Command::Bench(args) => bench_command::bench(&args, &deps).await,
+        Command::Compare(args) => bench_command::compare(&args),
+        Command::Soak(args) => trial_commands::soak(&args, &deps).await,
+        Command::Overload(args) => trial_commands::overload(&args, &deps).await,
     }
 }
 
@@ -83,12 +86,8 @@ async fn send(args: &RunArgs, deps: &Deps) -> Result<bool, Error> {
     if let Some(path) = &args.ledger {
         outcome.ledger.save(path)?;
     }
-    let mut report = Report {
-        sending: Some(sending(&outcome, &stats)),
-        reads: stats.read_summaries(),
-        points: stats.points(),
-        ..empty_report(&args.target, &outcome.ledger)
-    };
+    let report = Report::about(&args.target.query_url, &outcome.ledger.data_set);
+    let mut report = report.sent(&outcome, &stats);
     if args.verify {
         deps.clock.sleep(args.settle).await;
         let truth = Truth::new(outcome.ledger, &deps.tasks).await?;
@@ -107,7 +106,8 @@ async fn check(args: &VerifyArgs, deps: &Deps) -> Result<bool, Error> {
     let truth = Truth::new(ledger, &deps.tasks).await?;
     let verified = verify(&truth, &tempo, args.check.depth(), |what| progress.step(what)).await?;
     progress.end();
-    let report = Report { verified: Some(verified), ..empty_report(&args.target, &truth.ledger) };
+    let about = Report::about(&args.target.query_url, &truth.ledger.data_set);
+    let report = Report { verified: Some(verified), ..about };
     finish(&report, &args.report)
 }
 
@@ -130,7 +130,8 @@ async fn ask(args: &QueriesArgs, deps: &Deps) -> Result<bool, Error> {
     )
     .await?;
     progress.end();
-    let report = Report { queries, findings, ..empty_report(&args.target, &truth.ledger) };
+    let about = Report::about(&args.target.query_url, &truth.ledger.data_set);
+    let report = Report { queries, findings, ..about };
     finish(&report, &args.report)
 }
 
@@ -138,52 +139,17 @@ fn connect(target: &TargetArgs, tenant_header: bool, deps: &Deps) -> Result<Temp
     Tempo::new(&target.query_url, target.manners(tenant_header), deps.clock.clone())
 }
 
-fn empty_report(target: &TargetArgs, ledger: &Ledger) -> Report {
-    Report {
-        version: env!("CARGO_PKG_VERSION"),
-        server: target.query_url.clone(),
-        data_set: ledger.data_set.clone(),
-        sending: None,
-        reads: std::collections::BTreeMap::new(),
-        verified: None,
-        queries: Vec::new(),
-        findings: Findings::default(),
-        points: Vec::new(),
-    }
-}
-
-fn sending(outcome: &Outcome, stats: &Stats) -> Sending {
-    let totals = stats.totals();
-    let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
-    let (spans, bytes) = (totals.spans_acked as f64, totals.bytes_acked as f64);
-    let server = outcome.usage.map(|(before, after)| {
-        let cpu_seconds = after.cpu.saturating_sub(before.cpu).as_secs_f64();
-        ServerUse {
-            cpu_seconds,
-            cpu_seconds_per_million_spans: cpu_seconds / (spans / 1e6).max(1e-9),
-            peak_rss_bytes: after.peak_rss_bytes,
-        }
-    });
-    Sending {
-        seconds,
-        totals,
-        spans_per_second: spans / seconds,
-        bytes_per_second: bytes / seconds,
-        bytes_per_span: bytes / spans.max(1.0),
-        ack: stats.ack_summary(),
-        lag: stats.lag_summary(),
-        messages: stats.messages(),
-        server,
-    }
+/// Prints a result.
+pub(crate) fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| Error::File {
+        path: "standard output".to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// Prints and writes the report.
-fn finish(report: &Report, args: &ReportArgs) -> Result<bool, Error> {
-    let printed = std::io::stdout().write_all(to_text(report).as_bytes());
-    printed.map_err(|error| Error::File {
-        path: "standard output".to_owned(),
-        reason: error.to_string(),
-    })?;
+pub(crate) fn finish(report: &Report, args: &ReportArgs) -> Result<bool, Error> {
+    print(&to_text(report))?;
     let save = |path: &Option<std::path::PathBuf>,
                 write: fn(&Report, &Path) -> Result<(), Error>| {
         path.as_deref().map_or(Ok(()), |path| write(report, path))
@@ -210,18 +176,18 @@ fn listen_for_interrupt(deps: &Deps) -> Arc<AtomicBool> {
 }
 
 /// The line that shows how far a command is.
-struct Progress {
+pub(crate) struct Progress {
     shown: bool,
     terminal: bool,
     ticks: u64,
 }
 
 impl Progress {
-    fn new(quiet: bool) -> Progress {
+    pub(crate) fn new(quiet: bool) -> Progress {
         Progress { shown: !quiet, terminal: std::io::stderr().is_terminal(), ticks: 0 }
     }
 
-    fn point(&mut self, point: &Point, in_flight: u64, stats: &Stats) {
+    pub(crate) fn point(&mut self, point: &Point, in_flight: u64, stats: &Stats) {
         self.ticks += 1;
         // A log is not a terminal: a line every ten seconds is enough there.
         if !self.terminal && !self.ticks.is_multiple_of(10) {
@@ -246,11 +212,11 @@ impl Progress {
         ));
     }
 
-    fn step(&mut self, what: &str) {
+    pub(crate) fn step(&mut self, what: &str) {
         self.show(&format!("checking: {what}"));
     }
 
-    fn show(&self, text: &str) {
+    pub(crate) fn show(&self, text: &str) {
         if !self.shown {
             return;
         }
@@ -261,7 +227,7 @@ impl Progress {
         };
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.shown && self.terminal {
             let _ = write!(std::io::stderr(), "\r\x1b[2K");
         }

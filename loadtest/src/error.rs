@@ -51,6 +51,9 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// A server of one's own did not do what it was started for.
+    #[error("the server: {0}")]
+    Server(String),
     /// Work in the background ended without a result.
     #[error("background work failed: {0}")]
     Task(#[from] clew_node::tasks::TaskError),
@@ -64,7 +67,7 @@ impl Error {
             | Error::Usage(_)
             | Error::Generator { .. }
             | Error::Address { .. } => ErrorKind::Invalid,
-            Error::NoAnswer { .. } => ErrorKind::Unavailable,
+            Error::NoAnswer { .. } | Error::Server(_) => ErrorKind::Unavailable,
             Error::File { .. } => ErrorKind::Invalid,
             Error::Task(_) => ErrorKind::Internal,
         }

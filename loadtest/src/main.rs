@@ -1,7 +1,9 @@
 //! The `clew-loadtest` binary: reads the command line, does what it says, prints the report.
 
+mod bench_command;
 mod cli;
 mod commands;
+mod trial_commands;
 
 use std::process::ExitCode;
 

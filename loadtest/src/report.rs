@@ -13,8 +13,10 @@ pub use self::html::to_html;
 pub use self::table::to_text;
 use crate::check::Findings;
 use crate::error::Error;
-use crate::measure::{Point, ReadKind, Summary, Totals};
+use crate::measure::{Point, ReadKind, Stats, Summary, Totals};
+use crate::overload::Overload;
 use crate::queries::Cost;
+use crate::send::Outcome;
 use crate::verify::Verified;
 use crate::workload::DataSet;
 
@@ -29,6 +31,8 @@ pub struct Report {
     pub data_set: DataSet,
     /// How sending went.
     pub sending: Option<Sending>,
+    /// How the server bore more than it can take, if that was tried.
+    pub overload: Option<Overload>,
     /// Reads while sending, by kind.
     pub reads: BTreeMap<ReadKind, Summary>,
     /// What was verified.
@@ -75,13 +79,71 @@ pub struct ServerUse {
     pub peak_rss_bytes: u64,
 }
 
+impl Sending {
+    /// How the run went that `stats` counted.
+    pub fn new(outcome: &Outcome, stats: &Stats) -> Sending {
+        let totals = stats.totals();
+        let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
+        let (spans, bytes) = (totals.spans_acked as f64, totals.bytes_acked as f64);
+        let server = outcome.usage.map(|(before, after)| {
+            let cpu_seconds = after.cpu.saturating_sub(before.cpu).as_secs_f64();
+            ServerUse {
+                cpu_seconds,
+                cpu_seconds_per_million_spans: cpu_seconds / (spans / 1e6).max(1e-9),
+                peak_rss_bytes: after.peak_rss_bytes,
+            }
+        });
+        Sending {
+            seconds,
+            totals,
+            spans_per_second: spans / seconds,
+            bytes_per_second: bytes / seconds,
+            bytes_per_span: bytes / spans.max(1.0),
+            ack: stats.ack_summary(),
+            lag: stats.lag_summary(),
+            messages: stats.messages(),
+            server,
+        }
+    }
+}
+
 impl Report {
+    /// A report about `data_set` at `server` that says nothing yet.
+    pub fn about(server: &str, data_set: &DataSet) -> Report {
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            server: server.to_owned(),
+            data_set: data_set.clone(),
+            sending: None,
+            overload: None,
+            reads: BTreeMap::new(),
+            verified: None,
+            queries: Vec::new(),
+            findings: Findings::default(),
+            points: Vec::new(),
+        }
+    }
+
+    /// The report with how a run went.
+    #[must_use]
+    pub fn sent(self, outcome: &Outcome, stats: &Stats) -> Report {
+        Report {
+            sending: Some(Sending::new(outcome, stats)),
+            reads: stats.read_summaries(),
+            points: stats.points(),
+            ..self
+        }
+    }
+
     /// Whether the server did what it promised: nothing wrong, nothing lost, nothing refused.
     pub fn is_clean(&self) -> bool {
         let sent = self.sending.as_ref().is_none_or(|sending| {
             let totals = &sending.totals;
-            totals.requests_unknown == 0 && totals.never_found == 0
+            // Under overload requests are refused, and given up in the end.
+            let unknown = self.overload.is_none() && totals.requests_unknown > 0;
+            !unknown && totals.never_found == 0
         });
+        let sent = sent && self.overload.as_ref().is_none_or(Overload::is_clean);
         let verified = self.verified.as_ref().is_none_or(|v| v.findings.total() == 0);
         sent && verified && self.findings.total() == 0
     }

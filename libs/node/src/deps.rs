@@ -1,8 +1,8 @@
 //! The world a role is built in.
 
-use crate::{Clock, Metrics, Rng, Tasks};
+use crate::{Clock, CpuTime, Metrics, Rng, Tasks};
 
-/// Clock, randomness, tasks and metrics of one process, cheap to clone.
+/// Clock, randomness, tasks, metrics and processor time of one process, cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deps {
     /// Time.
@@ -13,16 +13,20 @@ pub struct Deps {
     pub tasks: Tasks,
     /// Where metrics are registered.
     pub metrics: Metrics,
+    /// Where the processor time of ingest is counted.
+    pub cpu: CpuTime,
 }
 
 impl Deps {
     /// The real world.
     pub fn system(compute_max: usize) -> Deps {
+        let metrics = Metrics::new();
         Deps {
+            cpu: CpuTime::system(&metrics),
             clock: Clock::system(),
             rng: Rng::from_os(),
             tasks: Tasks::new(compute_max),
-            metrics: Metrics::new(),
+            metrics,
         }
     }
 }

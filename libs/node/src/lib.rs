@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod cpu;
 pub mod deps;
 pub mod http_server;
 pub mod metrics;
@@ -17,6 +18,7 @@ pub mod tasks;
 pub mod telemetry;
 
 pub use clock::Clock;
+pub use cpu::{CpuTime, Phase};
 pub use deps::Deps;
 pub use metrics::Metrics;
 pub use rng::Rng;

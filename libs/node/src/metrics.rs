@@ -2,8 +2,8 @@
 
 use prometheus::core::{Collector, GenericCounter, GenericCounterVec};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Buckets for request durations, in seconds.
@@ -64,6 +64,11 @@ impl Metrics {
     /// Gauges of fractions or seconds by label.
     pub fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
         self.register(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    /// Counters of seconds or other fractions by label.
+    pub fn float_counters(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.register(CounterVec::new(Opts::new(name, help), labels))
     }
 
     /// A histogram of seconds.

@@ -37,6 +37,8 @@ pub struct Totals {
     pub requests_acked: u64,
     /// Attempts that were answered with "retry", or not at all, and repeated.
     pub attempts_retried: u64,
+    /// How many of these the server gave a pause for.
+    pub attempts_hinted: u64,
     /// Requests whose fate is unknown: given up, or refused.
     pub requests_unknown: u64,
     /// Spans the server said it rejected, in requests it took.
@@ -109,9 +111,10 @@ impl Stats {
     }
 
     /// An attempt failed and is repeated.
-    pub fn retried(&self, reason: &str) {
+    pub fn retried(&self, hinted: bool, reason: &str) {
         let inner = &mut *self.0.lock();
         inner.totals.attempts_retried += 1;
+        inner.totals.attempts_hinted += u64::from(hinted);
         inner.interval.retried += 1;
         inner.note(reason);
     }
@@ -242,7 +245,7 @@ mod tests {
         };
         stats.start(Duration::ZERO, usage(10));
         stats.acked(100, 5000, Duration::from_millis(3), Duration::ZERO);
-        stats.retried("busy");
+        stats.retried(true, "busy");
         let first = stats.tick(Duration::from_secs(2), usage(13));
         assert_eq!((first.spans_per_second, first.retried, first.ack.count), (50.0, 1, 1));
         assert_eq!(first.cpu_cores, Some(1.5));

@@ -150,7 +150,6 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
     use crate::check::Findings;
@@ -173,12 +172,6 @@ mod tests {
         let mut findings = Findings::default();
         findings.note("search", "{ a < 1 && b }", vec!["<script>".to_owned()]);
         let report = Report {
-            version: "1",
-            server: "http://a\"<b>".to_owned(),
-            data_set: data_set(10),
-            sending: None,
-            reads: BTreeMap::new(),
-            verified: None,
             queries: vec![crate::queries::Cost {
                 class: "x".to_owned(),
                 example: "{ a < 1 }".to_owned(),
@@ -189,6 +182,7 @@ mod tests {
             }],
             findings,
             points: vec![point(1.0), point(2.0)],
+            ..Report::about("http://a\"<b>", &data_set(10))
         };
         let page = to_html(&report);
         assert!(!page.contains("<script>") && !page.contains("http://a\"<b>"));

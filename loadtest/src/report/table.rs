@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{Report, Sending, read_name};
 use crate::check::Findings;
 use crate::measure::Summary;
+use crate::overload::Overload;
 use crate::queries::Cost;
 use crate::verify::Verified;
 
@@ -25,6 +26,9 @@ pub fn to_text(report: &Report) -> String {
         for (message, count) in &sending.messages {
             line(&mut out, &format!("{count:>8} x {message}"));
         }
+    }
+    if let Some(overload) = &report.overload {
+        put_overload(&mut out, overload);
     }
     if let Some(verified) = &report.verified {
         put_verified(&mut out, verified);
@@ -65,6 +69,21 @@ fn put_sending(out: &mut String, sending: &Sending) {
         row("server CPU seconds per M spans", per_million);
         row("server peak memory, MB", format!("{:.0}", server.peak_rss_bytes as f64 / 1e6));
     }
+    line(out, "");
+}
+
+fn put_overload(out: &mut String, overload: &Overload) {
+    let mut row = |name: &str, value: String| line(out, &format!("{name:<34}{value:>18}"));
+    let Overload { sustained, offered, taken, refused, hinted, .. } = overload;
+    row("spans per second sustained", format!("{sustained:.0}"));
+    row("spans per second offered", format!("{offered:.0}"));
+    let share = taken / sustained.max(1e-9) * 100.0;
+    row("spans per second taken", format!("{taken:.0} ({share:.0} %)"));
+    row("attempts refused for now", refused.to_string());
+    row("of these with a pause to keep", hinted.to_string());
+    let (peak, most) = (overload.peak_rss_bytes as f64 / 1e6, overload.memory_max as f64 / 1e6);
+    row("peak memory, MB", format!("{peak:.0} of {most:.0}"));
+    line(out, if overload.is_clean() { "overload was borne" } else { "OVERLOAD WAS NOT BORNE" });
     line(out, "");
 }
 

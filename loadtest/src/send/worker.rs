@@ -81,7 +81,7 @@ impl Senders {
                         self.stats.unknown(&reason);
                         return false;
                     }
-                    self.stats.retried(&reason);
+                    self.stats.retried(after.is_some(), &reason);
                     self.clock.sleep(after.unwrap_or_else(|| self.jittered(pause))).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clew_model::TraceId;
 use clew_node::Clock;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Manners;
@@ -114,12 +114,30 @@ impl Tempo {
         self.get(tenant, &path, "application/json").await
     }
 
+    /// A request that is about the server, not its data, such as `/ready` or `/metrics`.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`].
+    pub async fn admin(&self, method: Method, path: &str) -> Result<Answer, Error> {
+        self.ask(method, 0, path, "*/*").await
+    }
+
     async fn get(&self, tenant: u64, path: &str, accept: &str) -> Result<Answer, Error> {
+        self.ask(Method::GET, tenant, path, accept).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        tenant: u64,
+        path: &str,
+        accept: &str,
+    ) -> Result<Answer, Error> {
         let uri = self.client.uri(path);
         let accept = ("accept".to_owned(), accept.to_owned());
         let headers = self.manners.headers(tenant).chain([accept]);
         let sent = self.clock.monotonic();
-        let answer = self.client.send(http::Method::GET, path, headers, Bytes::new());
+        let answer = self.client.send(method, path, headers, Bytes::new());
         let timeout = self.manners.timeout;
         let answer = match self.clock.timeout(timeout, answer).await {
             None => Err(format!("nothing within {timeout:?}")),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clew_model::otlp::request::ScannedSpan;
 use clew_model::otlp::{Rejections, Scan, ScanLimits, json_to_protobuf, scan};
 use clew_model::{TenantId, UnixNanos};
-use clew_node::Deps;
+use clew_node::{Deps, Phase};
 
 use crate::admission::{Admission, Hold};
 use crate::body::BodyLimits;
@@ -132,6 +132,7 @@ impl Ingest {
     }
 
     fn prepare_now(&self, incoming: Incoming) -> Result<Prepared, Refusal> {
+        let _cpu = self.deps.cpu.measure(Phase::Receive);
         let Incoming { tenant, raw, coding, format, mut hold, .. } = incoming;
         let received = self.deps.clock.now_unix();
         let body = coding.decode(raw, self.scan_limits.request_bytes_max, &mut hold)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clew_node::Clock;
+use clew_node::{Deps, Phase};
 use clew_proto::shard::v1::{Batch, LogEntry};
 use clew_raft::ShardGroup;
 use parking_lot::Mutex;
@@ -146,7 +146,7 @@ impl AppendQueue {
         &self,
         group: &ShardGroup,
         mut head: AheadOf,
-        clock: &Clock,
+        deps: &Deps,
         timeout: Duration,
         metrics: &ShardMetrics,
     ) {
@@ -164,13 +164,16 @@ impl AppendQueue {
             let outcome = match head.budget.exceeded() {
                 Some((bytes, bytes_max)) => Err(Failure::HeadFull { bytes, bytes_max }),
                 None => {
-                    let entry = Bytes::from(LogEntry { batches }.encode_to_vec());
+                    let entry = {
+                        let _cpu = deps.cpu.measure(Phase::Log);
+                        Bytes::from(LogEntry { batches }.encode_to_vec())
+                    };
                     let bytes = entry.len();
                     metrics.entry_bytes.inc_by(bytes as u64);
                     crash_point("append::before_log");
-                    let started = clock.monotonic();
-                    let outcome = group.append(entry, timeout).await;
-                    let taken = clock.monotonic().saturating_sub(started);
+                    let started = deps.clock.monotonic();
+                    let outcome = deps.cpu.of(Phase::Log, group.append(entry, timeout)).await;
+                    let taken = deps.clock.monotonic().saturating_sub(started);
                     metrics.append_seconds.observe(taken.as_secs_f64());
                     crash_point("append::after_log");
                     if let Ok(log_id) = &outcome {

@@ -15,11 +15,13 @@ use bytes::Bytes;
 use clew_block::{Block, BlockMeta, BlockOptions, Origin, TableRows, TraceFilter};
 use clew_catalog::{CommitFlush, FlushOutcome, ObjectKey, ObjectMeta, TenantBlock};
 use clew_model::{ErrorKind, TenantId, UnixNanos};
+use clew_node::Phase;
 use clew_raft::LogId;
 
 use crate::IngesterError;
 use crate::append::crash_point;
 use crate::head::Segment;
+use crate::sections::SectionBytes;
 use crate::shard::{Ended, Shard, log_point};
 use crate::split::RecentFlush;
 
@@ -32,6 +34,7 @@ struct Built {
     bytes: Bytes,
     blocks: Vec<TenantBlock>,
     filters: BTreeMap<TenantId, TraceFilter>,
+    sections: SectionBytes,
     spans: u64,
 }
 
@@ -70,7 +73,8 @@ impl Shard {
         crash_point("flush::built");
         let random = self.deps.rng.next_u64();
         let key = ObjectKey::flush(self.shard, self.incarnation, through.index, random);
-        self.timed("upload", self.upload(&key, &built.bytes)).await;
+        let upload = self.deps.cpu.of(Phase::Upload, self.upload(&key, &built.bytes));
+        self.timed("upload", upload).await;
         crash_point("flush::uploaded");
         let object = ObjectMeta {
             key,
@@ -102,6 +106,9 @@ impl Shard {
         self.metrics.shard.flushes.inc();
         self.metrics.shard.flushed_spans.inc_by(built.spans);
         self.metrics.shard.flushed_bytes.inc_by(object.size);
+        for (section, bytes) in built.sections.iter() {
+            self.metrics.shard.section_bytes.with_label_values(&[section]).inc_by(bytes);
+        }
         // The filter comes before the segment goes: a trace is always seen in one of them.
         self.recent.push(RecentFlush { object: Arc::new(object), filters: built.filters });
         self.tell_log(through).await?;
@@ -121,7 +128,12 @@ impl Shard {
             from: segment.from,
             through: segment.last_entry().map_or(0, |last| last.index),
         };
-        self.deps.tasks.compute(move || build_object(&segment, &options, origin)).await?
+        let cpu = self.deps.cpu.clone();
+        let work = move || {
+            let _cpu = cpu.measure(Phase::Build);
+            build_object(&segment, &options, origin)
+        };
+        self.deps.tasks.compute(work).await?
     }
 
     /// Stores the object, however long the bucket is away: nothing is registered before.
@@ -234,6 +246,7 @@ fn build_object(
 ) -> Result<Built, IngesterError> {
     let mut blocks = Vec::new();
     let mut filters = BTreeMap::new();
+    let mut sections = SectionBytes::default();
     for (tenant, table) in segment.tables() {
         let table = table.table.read();
         let rows = TableRows { table: &table, rows_max: table.row_count() };
@@ -241,12 +254,13 @@ fn build_object(
         let block = Bytes::from(clew_block::write_block(&[rows], options, meta)?);
         let opened = Block::open(&block)?;
         filters.insert(tenant.clone(), TraceFilter::clone(opened.filter()));
+        sections.add(opened.footer());
         blocks.push((tenant, Vec::from(block)));
     }
     let (bytes, entries) = clew_block::pack(blocks)?;
     let spans = entries.iter().map(|entry| entry.spans).sum();
     let blocks = entries.into_iter().map(tenant_block).collect();
-    Ok(Built { bytes: Bytes::from(bytes), blocks, filters, spans })
+    Ok(Built { bytes: Bytes::from(bytes), blocks, filters, sections, spans })
 }
 
 fn tenant_block(entry: clew_block::TenantEntry) -> TenantBlock {

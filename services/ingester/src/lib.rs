@@ -25,6 +25,7 @@ mod head;
 mod metastore;
 mod metrics;
 mod read;
+mod sections;
 mod service;
 mod shard;
 mod split;

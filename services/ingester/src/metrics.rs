@@ -28,6 +28,7 @@ pub(crate) struct ShardMetrics {
     pub(crate) flush_seconds: HistogramVec,
     pub(crate) flushed_spans: IntCounter,
     pub(crate) flushed_bytes: IntCounter,
+    pub(crate) section_bytes: IntCounterVec,
     pub(crate) registering_stopped: IntGauge,
 }
 
@@ -100,6 +101,11 @@ impl ShardMetrics {
                 .counter("clew_ingester_flushed_spans_total", "Spans in registered objects."),
             flushed_bytes: metrics
                 .counter("clew_ingester_flushed_bytes_total", "Bytes of registered objects."),
+            section_bytes: metrics.counters(
+                "clew_ingester_flushed_section_bytes_total",
+                "Bytes of registered objects, by section of the block.",
+                &["section"],
+            ),
             registering_stopped: metrics.gauge(
                 "clew_ingester_registering_stopped",
                 "Shards that do not flush because the catalog is older than their log.",

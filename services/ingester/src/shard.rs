@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_catalog::{Incarnation, LogPoint};
-use clew_node::{Deps, Stop};
+use clew_node::{Deps, Phase, Stop};
 use clew_proto::shard::v1::Batch;
 use clew_raft::{LogId, ReplicaId, ShardGroup};
 use clew_ring::ShardId;
@@ -184,8 +184,7 @@ impl Shard {
     pub(crate) async fn run_appends(self: Arc<Shard>) {
         let timeout = self.config.append_timeout.0;
         let head = AheadOf::new(self.head.consumed(), self.budget.clone());
-        let clock = &self.deps.clock;
-        self.queue.run(&self.group, head, clock, timeout, &self.metrics.shard).await;
+        self.queue.run(&self.group, head, &self.deps, timeout, &self.metrics.shard).await;
     }
 
     /// Leads the shard whenever this replica is its leader, until `stop`.
@@ -296,7 +295,11 @@ impl Shard {
             };
             let is_full = move |active: &Segment| is_full(active, &config.flush);
             // It may run on when this future is dropped: the stretch keeps it from a later head.
-            let work = move || head.consume(stretch, entries, &intake, is_full);
+            let cpu = self.deps.cpu.clone();
+            let work = move || {
+                let _cpu = cpu.measure(Phase::Index);
+                head.consume(stretch, entries, &intake, is_full);
+            };
             self.deps.tasks.compute(work).await?;
             self.gauges.consumed.set(as_gauge(*self.head.consumed().borrow()));
             self.metrics.head_bytes.set(i64::try_from(self.budget.used()).unwrap_or(i64::MAX));

@@ -3,7 +3,7 @@
 
 use std::sync::mpsc;
 
-use clew_node::{Clock, Deps};
+use clew_node::{Clock, CpuTime, Deps, Phase};
 use prometheus::{Histogram, IntCounter};
 use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::oneshot;
@@ -59,6 +59,7 @@ impl Job {
 /// What the writer counts.
 pub(super) struct Meters {
     clock: Clock,
+    cpu: CpuTime,
     syncs: Histogram,
     jobs: IntCounter,
     bytes: IntCounter,
@@ -69,6 +70,7 @@ impl Meters {
         let metrics = &deps.metrics;
         Meters {
             clock: deps.clock.clone(),
+            cpu: deps.cpu.clone(),
             syncs: metrics.seconds(
                 "clew_raft_log_sync_seconds",
                 "Time of one synced write of the log database, shared by all waiting groups.",
@@ -109,6 +111,7 @@ impl Inner {
         if let Some(reason) = self.failed.borrow().as_ref() {
             return Err(Error::StoreFailed(reason.clone()));
         }
+        let _cpu = self.meters.cpu.measure(Phase::Log);
         let sync = jobs.iter().any(|job| job.sync == Sync::Yes);
         let started = self.meters.clock.monotonic();
         if let Err(error) = self.write(jobs, sync) {

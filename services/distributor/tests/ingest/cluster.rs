@@ -250,9 +250,10 @@ impl Cluster {
             shards: shards.clone(),
             channel: Channel::local(service),
         });
-        let (time, metrics, tasks) = (ManualTime::at(EPOCH), Metrics::new(), Tasks::new(2));
+        let (time, tasks) = (ManualTime::at(EPOCH), Tasks::new(2));
         let (clock, rng) = (time.clock(), Rng::seeded(1));
-        let deps = Deps { clock, rng, tasks: tasks.clone(), metrics: metrics.clone() };
+        let deps = Deps { clock, rng, tasks: tasks.clone(), ..Deps::system(1) };
+        let metrics = deps.metrics.clone();
         let distributor = config.build(deps, Parts { router, multitenancy_enabled }).unwrap();
         Cluster { shards, time, metrics, distributor, map, tasks }
     }

@@ -96,12 +96,7 @@ impl Cluster {
         let metastore = FakeMetastore::default();
         create(&metastore, shards);
         let time = ManualTime::at(NOW);
-        let deps = Deps {
-            clock: time.clock(),
-            rng: Rng::seeded(1),
-            tasks: Tasks::new(2),
-            metrics: Metrics::new(),
-        };
+        let deps = Deps { clock: time.clock(), rng: Rng::seeded(1), ..Deps::system(2) };
         let bucket = Bucket::memory(&deps);
         let shard =
             |n| FakeShard::new(ShardId(n), metastore.clone(), bucket.clone(), deps.tasks.clone());
