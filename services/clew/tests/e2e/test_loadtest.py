@@ -1,0 +1,58 @@
+"""The load test's own trials against the real binary, in their shortest form."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from harness import BINARY, clean_env
+
+LOADTEST = os.environ.get("CLEW_LOADTEST", "")
+
+pytestmark = pytest.mark.skipif(not LOADTEST, reason="CLEW_LOADTEST names the load test")
+
+
+def loadtest(tmp_path, *arguments, timeout=300):
+    """One run against a server that it starts itself; its report."""
+    report = tmp_path / "report.json"
+    command = [LOADTEST, *arguments, "--server", BINARY, "--json", report, "--quiet"]
+    done = subprocess.run(command, env=clean_env(), timeout=timeout, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(report.read_text())
+
+
+def test_the_benchmark_measures_and_checks_everything(tmp_path):
+    report = loadtest(tmp_path, "bench", "--traces", "200", "--repeat", "1", "--class-time", "10ms")
+    figures = {figure["name"].strip(): figure["measured"] for figure in report["figures"]}
+    for phase in ["receive", "log", "index", "build"]:
+        assert figures[phase] > 0, f"{phase}: {figures}"
+    sections = sum(figures[name] for name in [
+        "pages", "page directory", "trace table", "resources", "scopes", "filter", "split ids",
+        "keys", "term dictionary", "postings", "columns", "rest"] if name in figures)
+    assert sections == pytest.approx(figures["bytes per span in the bucket"])
+    assert figures["peak memory, MB"] > 1
+    assert len(report["queries"]) == 12
+    assert all(query["must"] for query in report["queries"])
+    assert report["wrong"] == []
+
+
+def test_a_crash_in_the_middle_of_a_soak_loses_and_doubles_nothing(tmp_path):
+    report = loadtest(tmp_path, "soak", "--duration", "6s", "--rate", "1500", "--reads", "10")
+    assert report["data_set"]["tenants"] == 3
+    sent, verified = report["sending"]["totals"], report["verified"]
+    assert sent["attempts_retried"] > 0, "the crash broke nothing off"
+    assert verified["closed"] and verified["spans"] == sent["spans_acked"] > 0
+    assert verified["findings"]["counts"] == {}
+
+
+def test_overload_is_refused_with_a_hint_and_acks_stay_true(tmp_path):
+    # Little room, so that a slow sender is enough to fill it.
+    report = loadtest(tmp_path, "overload", "--duration", "5s", "--sample", "200",
+                      "--set", "ingester.append_queue_bytes_max=256KiB")
+    overload = report["overload"]
+    assert overload["refused"] == overload["hinted"] > 0
+    assert overload["taken"] > 0
+    assert overload["peak_rss_bytes"] <= overload["memory_max"]
+    assert report["verified"]["findings"]["counts"] == {}
