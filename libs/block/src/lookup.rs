@@ -23,6 +23,9 @@ use crate::term::{
     KeyScope, code, intrinsic, kind_code, status_code, text_term, value_terms, with_bytes,
 };
 
+/// Rows are looked at one by one if there are at most one in so many.
+pub(crate) const FILTERED_SHARE: u32 = 8;
+
 /// Looks a condition up.
 pub(crate) fn lookup(
     source: &impl IndexSource,
@@ -331,6 +334,15 @@ fn nanos_bounds(test: &Test) -> Option<Option<(u64, u64, bool)>> {
     // Beyond 2^63 nanoseconds all durations are alike.
     let longest = if high == i64::MAX { u64::MAX } else { longest };
     Some(Some((u64::try_from(low).unwrap_or(0), longest, exact)))
+}
+
+/// The durations in nanoseconds that pass a condition, and whether all of them do; `None` if the
+/// condition is on something else or on no range of durations.
+pub(crate) fn duration_bounds(condition: &Condition) -> Option<(u64, u64, bool)> {
+    match condition.field {
+        Field::Intrinsic(Intrinsic::Duration) => nanos_bounds(&condition.test)?,
+        _ => None,
+    }
 }
 
 fn duration(source: &impl IndexSource, test: &Test) -> LookupResult {

@@ -21,6 +21,13 @@ impl RowSet {
         RowSet(rows)
     }
 
+    /// The set of rows that ascend.
+    pub fn from_ascending(rows: &[u32]) -> RowSet {
+        let mut set = RowSet::new();
+        set.extend_sorted(rows);
+        set
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> u64 {
         self.0.len()

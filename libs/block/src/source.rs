@@ -96,6 +96,12 @@ pub(crate) trait IndexSource {
         visit: &mut dyn FnMut(u32, u64),
     ) -> Result<(), BlockError>;
 
+    /// How many rows a term has.
+    fn count_rows(&self, place: &Place) -> u64;
+
+    /// How many rows each record has.
+    fn count_record_rows(&self, kind: RecordKind) -> Result<Vec<u64>, BlockError>;
+
     /// The rows that have a key.
     fn key_rows(&self, key: u32) -> Result<RowSet, BlockError>;
 

@@ -162,20 +162,28 @@ fn term_values(
 ) -> Result<TagValuesEnd, BlockError> {
     let mut end = TagValuesEnd::default();
     source.visit_terms(key, None, &mut |term| {
+        let decoded = decode(term.code, term.value);
         let mut rows = RowSet::new();
-        source.add_rows(&term.place, &mut rows)?;
-        if let Some(within) = within {
-            rows.intersect(within);
+        let count = if within.is_some() || decoded == Some(Decoded::Long) {
+            source.add_rows(&term.place, &mut rows)?;
+            if let Some(within) = within {
+                rows.intersect(within);
+            }
+            rows.len()
+        } else {
+            source.count_rows(&term.place)
+        };
+        if count == 0 {
+            return Ok(ControlFlow::Continue(()));
         }
-        let Some(first) = rows.first_at_or_after(0) else { return Ok(ControlFlow::Continue(())) };
-        match decode(term.code, term.value) {
+        match decoded {
             Some(Decoded::Value(value)) => {
-                let flow = sink(TagValue { value, rows: rows.len() });
+                let flow = sink(TagValue { value, rows: count });
                 end.stopped = flow.is_break();
                 Ok(flow)
             }
             Some(Decoded::Long) => {
-                end.long_values.insert(first);
+                rows.first_at_or_after(0).into_iter().for_each(|row| end.long_values.insert(row));
                 Ok(ControlFlow::Continue(()))
             }
             Some(Decoded::Incomparable) => Ok(ControlFlow::Continue(())),
@@ -233,20 +241,29 @@ fn record_values(
 ) -> Result<TagValuesEnd, BlockError> {
     let mut found: BTreeMap<(u8, Vec<u8>), u64> = BTreeMap::new();
     let mut end = TagValuesEnd::default();
-    for ordinal in 0..source.record_count(kind) {
-        let mut rows = source.record_rows(kind, ordinal)?;
-        if let Some(within) = within {
-            rows.intersect(within);
+    let counts = source.count_record_rows(kind)?;
+    for (ordinal, count) in (0..source.record_count(kind)).zip(counts) {
+        let count = match within {
+            Some(within) if count > 0 => {
+                source.record_rows(kind, ordinal)?.intersection_len(within)
+            }
+            _ => count,
+        };
+        if count == 0 {
+            continue;
         }
-        let Some(first) = rows.first_at_or_after(0) else { continue };
         let mut long = false;
         // A damaged record has no values; whoever reads its spans reports the damage.
         let _ = read(source.record_message(kind, ordinal), &mut |term_code, value| {
             long |= term_code & !code::ARRAY == code::LONG_STRING;
-            *found.entry((term_code, value.to_vec())).or_default() += rows.len();
+            *found.entry((term_code, value.to_vec())).or_default() += count;
         });
         if long {
-            end.long_values.insert(first);
+            let mut rows = source.record_rows(kind, ordinal)?;
+            if let Some(within) = within {
+                rows.intersect(within);
+            }
+            rows.first_at_or_after(0).into_iter().for_each(|row| end.long_values.insert(row));
         }
     }
     for ((term_code, value), rows) in found {

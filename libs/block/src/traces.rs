@@ -159,6 +159,8 @@ impl TracesWriter {
 #[derive(Debug, Clone, Default)]
 pub struct TraceTable {
     traces: Vec<TraceEntry>,
+    /// The end of each trace's rows, apart because it is looked at for every row that is found.
+    row_ends: Vec<u32>,
 }
 
 impl TraceTable {
@@ -187,7 +189,8 @@ impl TraceTable {
             trace.weight = f32::from_le_bytes(reader.array()?);
         }
         read_services(&mut reader, &mut traces, &texts)?;
-        Ok(TraceTable { traces })
+        let row_ends = traces.iter().map(|trace| trace.rows.end).collect();
+        Ok(TraceTable { traces, row_ends })
     }
 
     /// All traces, ascending by id. The position is the trace's ordinal.
@@ -207,8 +210,32 @@ impl TraceTable {
 
     /// The ordinal of the trace that a row belongs to.
     pub fn trace_of_row(&self, row: u32) -> Option<u32> {
-        let at = self.traces.partition_point(|trace| trace.rows.end <= row);
-        self.traces.get(at).is_some_and(|trace| trace.rows.contains(&row)).then(|| narrow(at))
+        let at = self.row_ends.partition_point(|end| *end <= row);
+        (at < self.row_ends.len()).then(|| narrow(at))
+    }
+
+    /// The ordinals of the traces that have one of the rows, which ascend; ascending, each once.
+    pub fn traces_of_rows(&self, rows: impl Iterator<Item = u32>) -> Vec<u32> {
+        let mut ordinals = Vec::new();
+        let (mut at, mut end) = (0, 0);
+        for row in rows {
+            if row < end {
+                continue;
+            }
+            // The next trace is mostly near: double the step until it is passed, then search.
+            let mut step = 1;
+            while self.row_ends.get(at + step).is_some_and(|end| *end <= row) {
+                at += step;
+                step *= 2;
+            }
+            let within = self.row_ends.get(at..).unwrap_or_default();
+            let within = &within[..within.len().min(step + 1)];
+            at += within.partition_point(|end| *end <= row);
+            let Some(next) = self.row_ends.get(at) else { break };
+            end = *next;
+            ordinals.push(narrow(at));
+        }
+        ordinals
     }
 
     /// How many rows there are.
@@ -219,7 +246,7 @@ impl TraceTable {
     /// About how many bytes of memory the table takes.
     pub fn memory_bytes(&self) -> usize {
         let services: usize = self.traces.iter().map(|trace| trace.services.len()).sum();
-        self.traces.len() * size_of::<TraceEntry>() + services * size_of::<ServiceStats>()
+        self.traces.len() * (size_of::<TraceEntry>() + 4) + services * size_of::<ServiceStats>()
     }
 }
 
@@ -308,4 +335,29 @@ fn read_services(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_lead_to_their_traces(
+            lengths in proptest::collection::vec(1u32..6, 0..200),
+            rows in proptest::collection::btree_set(0u32..1_000, 0..300),
+        ) {
+            let mut end = 0;
+            let row_ends = lengths.iter().map(|length| { end += length; end }).collect();
+            let table = TraceTable { traces: Vec::new(), row_ends };
+            let expected: BTreeSet<u32> =
+                rows.iter().filter_map(|row| table.trace_of_row(*row)).collect();
+            let found = table.traces_of_rows(rows.into_iter());
+            prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
 }

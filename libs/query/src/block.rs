@@ -4,6 +4,7 @@
 mod cache;
 mod describe;
 mod pages;
+mod verified;
 
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -242,21 +243,16 @@ impl RowIndex for BlockSearch {
         BlockSearch::lookup(self, condition)
     }
 
+    fn filter(&self, condition: &Condition, rows: &mut RowSet) -> Option<bool> {
+        BlockSearch::filter(self, condition, rows)
+    }
+
     fn trace_count(&self) -> u32 {
         u32::try_from(self.traces().entries().len()).unwrap_or(u32::MAX)
     }
 
     fn traces_of(&self, rows: &RowSet) -> RowSet {
-        // A trace's rows are consecutive, so one step per trace and not per row.
-        let mut traces = RowSet::new();
-        let mut next = rows.first_at_or_after(0);
-        while let Some(row) = next {
-            let Some(ordinal) = self.traces().trace_of_row(row) else { break };
-            traces.insert(ordinal);
-            let end = self.traces().get(ordinal).map_or(row + 1, |trace| trace.rows.end);
-            next = rows.first_at_or_after(end);
-        }
-        traces
+        RowSet::from_ascending(&self.traces().traces_of_rows(rows.iter()))
     }
 
     fn candidate(&self, ordinal: u32) -> Option<Candidate> {
@@ -288,8 +284,8 @@ impl SpanSource for BlockSource {
     }
 
     async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError> {
-        let (index, selection) = (self.index().await?, Arc::clone(selection));
-        self.compute(move || select(index.as_ref(), &selection)).await
+        let (index, selection) = (self.verified_index(selection).await?, Arc::clone(selection));
+        self.compute(move || select(&index, &selection)).await
     }
 
     async fn describe(

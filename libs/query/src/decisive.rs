@@ -26,29 +26,32 @@ fn tests(filter: &FieldExpr) -> Option<usize> {
                     Static::Nil => *op == CompareOp::Ne,
                     _ => *op != CompareOp::Ne,
                 };
-                (looked_up && one_value(field)).then_some(1)
+                if looked_up { lookups_of(field) } else { None }
             }
             _ => None,
         },
         FieldExpr::Match { negated: false, value, .. } => match value.as_ref() {
-            FieldExpr::Field(field) => one_value(field).then_some(1),
+            FieldExpr::Field(field) => lookups_of(field),
             _ => None,
         },
         _ => None,
     }
 }
 
-/// Whether a span has the field at most once and in one place.
-fn one_value(field: &FieldRef) -> bool {
+/// How many lookups decide a test on the field; `None` if a span may have it several times.
+fn lookups_of(field: &FieldRef) -> Option<usize> {
     match field {
         FieldRef::Attribute { parent: false, scope: Some(scope), .. } => {
-            matches!(scope, Scope::Span | Scope::Resource | Scope::Instrumentation)
+            matches!(scope, Scope::Span | Scope::Resource | Scope::Instrumentation).then_some(1)
         }
+        // On the span or, if it has none, on the resource.
+        FieldRef::Attribute { parent: false, scope: None, .. } => Some(2),
         FieldRef::Intrinsic { intrinsic, .. } => matches!(
             intrinsic,
             Intrinsic::Name | Intrinsic::Status | Intrinsic::Kind | Intrinsic::Duration
-        ),
-        FieldRef::Attribute { .. } | FieldRef::Parent => false,
+        )
+        .then_some(1),
+        FieldRef::Attribute { .. } | FieldRef::Parent => None,
     }
 }
 

@@ -110,7 +110,8 @@ fn metadata(summary: &TraceSummary, span_sets: Vec<SpanSet>) -> TraceSearchMetad
         root_trace_name: summary.root_name.as_deref().unwrap_or_default().to_owned(),
         start_time_unix_nano: summary.start.0,
         duration_ms: u32::try_from(summary.duration_nanos() / 1_000_000).unwrap_or(u32::MAX),
-        span_set: span_sets.first().cloned(),
+        // The same as the first of the others; whoever answers a client puts it there.
+        span_set: None,
         span_sets,
         service_stats: services.collect::<BTreeMap<_, _>>(),
     }

@@ -1,14 +1,14 @@
 //! The answers of several leaves as one: the newest traces, names and values, each once.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 
 use clew_model::{Trace, TraceId};
-use clew_proto::query::v1::{Inspected, SearchResponse};
+use clew_proto::query::v1::{FoundTrace, Inspected, SearchResponse};
 
 use crate::engine::add_inspected;
 use crate::ids::{SplitSet, decode_ids, encode_ids};
 use crate::plan::SearchPlan;
-use crate::search::{Ranked, insert};
 
 /// The newest traces of all answers, at most as many as the plan wants, newest start first and
 /// then by id. Of a trace that two leaves found the newer entry stays: traces that lie in two
@@ -17,18 +17,11 @@ pub fn merge_search(
     responses: impl IntoIterator<Item = SearchResponse>,
     plan: &SearchPlan,
 ) -> SearchResponse {
-    let mut newest: BTreeMap<TraceId, clew_proto::query::v1::FoundTrace> = BTreeMap::new();
+    let mut found: Vec<FoundTrace> = Vec::new();
     let mut split = Vec::new();
     let mut inspected = Inspected::default();
-    for response in responses {
-        for found in response.traces {
-            let Some(id) = TraceId::from_wire(&found.trace_id) else { continue };
-            let start = found.start_unix_nanos;
-            let kept = newest.get(&id).map(|kept| kept.start_unix_nanos);
-            if kept.is_none_or(|kept| kept < start) {
-                newest.insert(id, found);
-            }
-        }
+    for mut response in responses {
+        found.append(&mut response.traces);
         // A leaf that sends half an id is one of another release; the whole ones still count.
         let whole = response.split_candidates.len() / 16 * 16;
         split.extend(decode_ids(&response.split_candidates[..whole]).unwrap_or_default());
@@ -36,13 +29,25 @@ pub fn merge_search(
             add_inspected(&mut inspected, part);
         }
     }
-    let mut ranked = Ranked::new();
-    for (id, found) in newest {
-        insert(&mut ranked, id, found, plan.limit());
-    }
+    // Entries are large, so they are sorted by their places.
+    let rank = |at: usize| {
+        let id = TraceId::from_wire(&found[at].trace_id)?;
+        Some(((Reverse(found[at].start_unix_nanos), id), at))
+    };
+    let mut ranks: Vec<_> = (0..found.len()).filter_map(rank).collect();
+    ranks.sort_unstable();
+    let mut known = HashSet::with_capacity(ranks.len());
+    let newest: Vec<usize> = ranks
+        .into_iter()
+        .filter(|((_, id), _)| known.insert(*id))
+        .map(|(_, at)| at)
+        .take(plan.limit())
+        .collect();
+    let mut found: Vec<Option<FoundTrace>> = found.into_iter().map(Some).collect();
+    let traces = newest.into_iter().filter_map(|at| found[at].take()).collect();
     let split: SplitSet = split.into_iter().collect();
     SearchResponse {
-        traces: ranked.into_values().collect(),
+        traces,
         split_candidates: encode_ids(split.ids()).into(),
         inspected: Some(inspected),
     }

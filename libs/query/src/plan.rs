@@ -80,6 +80,8 @@ impl SearchPlan {
             min_duration: min,
             split,
             decisive: compiled.decisive,
+            // A trace that is too long is only found out later.
+            limit: if max == 0 { limit } else { usize::MAX },
         };
         Ok(SearchPlan(Arc::new(Inner {
             empty: selection.conditions.iter().any(|c| matches!(c, Prefilter::None)),
@@ -97,6 +99,10 @@ impl SearchPlan {
     pub fn with_split(&self, ids: impl IntoIterator<Item = TraceId>) -> SearchPlan {
         let mut selection = Selection::clone(&self.0.selection);
         selection.split = ids.into_iter().collect();
+        self.with_selection(selection)
+    }
+
+    fn with_selection(&self, selection: Selection) -> SearchPlan {
         SearchPlan(Arc::new(Inner {
             matcher: Arc::clone(&self.0.matcher),
             shown: Arc::clone(&self.0.shown),
@@ -106,6 +112,13 @@ impl SearchPlan {
             spans_per_spanset: self.0.spans_per_spanset,
             empty: self.0.empty,
         }))
+    }
+
+    /// The same search, for which sources name all traces that match and not only the newest.
+    pub(crate) fn without_cut(&self) -> SearchPlan {
+        let mut selection = Selection::clone(&self.0.selection);
+        selection.limit = usize::MAX;
+        self.with_selection(selection)
     }
 
     /// Whether nothing can match, so that no source need be read.

@@ -9,7 +9,7 @@
 //! a fragment older than the last wanted match can be forgotten.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use clew_block::RowSet;
@@ -27,11 +27,14 @@ use crate::source::{Candidate, Selected, SpanSource};
 /// Traces judged in the first step, at least.
 const FIRST_BATCH: usize = 16;
 
+/// Traces described in one step: they are not decoded.
+const DESCRIBED_MAX: usize = 50_000;
+
 /// The place of a trace in an answer: newest start first, then the smaller id.
 pub(crate) type Rank = (Reverse<UnixNanos>, TraceId);
 
-/// Found traces by rank.
-pub(crate) type Ranked = BTreeMap<Rank, FoundTrace>;
+/// Found traces by rank. Entries are large, so the map holds them apart.
+pub(crate) type Ranked = BTreeMap<Rank, Box<FoundTrace>>;
 
 impl Engine {
     /// The newest traces outside F that match, at most as many as the plan wants, and the ids of
@@ -50,6 +53,12 @@ impl Engine {
         }
         let mut leaf = Leaf::new(self, sources, plan);
         leaf.run().await?;
+        if leaf.short {
+            let plan = plan.without_cut();
+            let mut leaf = Leaf::new(self, sources, &plan);
+            leaf.run().await?;
+            return Ok(leaf.finish());
+        }
         Ok(leaf.finish())
     }
 
@@ -85,7 +94,7 @@ pub fn search_traces(traces: &[Trace], plan: &SearchPlan) -> Result<SearchRespon
             insert(&mut ranked, trace.id, found, plan.limit());
         }
     }
-    response.traces = ranked.into_values().collect();
+    response.traces = ranked.into_values().map(|found| *found).collect();
     response.inspected = Some(inspected);
     Ok(response)
 }
@@ -116,7 +125,7 @@ fn of_judging(error: JudgeError, source: &Arc<str>) -> QueryError {
 
 /// Keeps the best `limit`.
 pub(crate) fn insert(ranked: &mut Ranked, id: TraceId, found: FoundTrace, limit: usize) {
-    ranked.insert((Reverse(UnixNanos(found.start_unix_nanos)), id), found);
+    ranked.insert((Reverse(UnixNanos(found.start_unix_nanos)), id), Box::new(found));
     while ranked.len() > limit {
         ranked.pop_last();
     }
@@ -158,8 +167,8 @@ impl Ord for Waiting {
 enum Taken {
     /// Traces to be judged.
     Fetched(Vec<Trace>),
-    /// Entries of traces that match for certain.
-    Described(Vec<FoundTrace>),
+    /// Entries of traces that match for certain, and how many were asked for.
+    Described { found: Vec<FoundTrace>, asked: usize },
 }
 
 /// One search at work.
@@ -175,6 +184,10 @@ struct Leaf<'a> {
     split: BTreeMap<TraceId, UnixNanos>,
     /// The rows that match in each source whose index could tell.
     matches: BTreeMap<usize, Arc<RowSet>>,
+    /// Sources that named the newest traces only.
+    cut: BTreeSet<usize>,
+    /// One of those had fewer matches than it named.
+    short: bool,
     ranked: Ranked,
     failed: BTreeMap<usize, QueryError>,
     batch: usize,
@@ -193,6 +206,8 @@ impl<'a> Leaf<'a> {
             waiting: BinaryHeap::new(),
             split: BTreeMap::new(),
             matches: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            short: false,
             ranked: Ranked::new(),
             failed: BTreeMap::new(),
             batch: plan.limit().max(FIRST_BATCH).min(engine.limits.batch_traces_max.max(1)),
@@ -239,18 +254,23 @@ impl<'a> Leaf<'a> {
     fn next_batch(&mut self) -> Vec<Waiting> {
         let (horizon, bar) = (self.horizon(), self.bar());
         let mut batch = Vec::new();
-        let mut spans = 0u64;
+        let (mut decoded, mut spans) = (0, 0u64);
         while let Some(next) = self.waiting.peek() {
             if bar.is_some_and(|bar| next.rank() >= bar) {
                 self.waiting.clear();
                 break;
             }
-            let full = batch.len() >= self.batch || spans >= self.engine.limits.batch_spans_max;
+            let full = decoded >= self.batch
+                || spans >= self.engine.limits.batch_spans_max
+                || batch.len() >= DESCRIBED_MAX.min(self.plan.limit().max(self.batch));
             if full || horizon.is_some_and(|latest| latest >= next.candidate.start) {
                 break;
             }
             if let Some(next) = self.waiting.pop() {
-                spans += u64::from(next.candidate.spans);
+                if !self.matches.contains_key(&next.source) {
+                    decoded += 1;
+                    spans += u64::from(next.candidate.spans);
+                }
                 if !self.failed.contains_key(&next.source) {
                     batch.push(next);
                 }
@@ -283,6 +303,9 @@ impl<'a> Leaf<'a> {
         if let Some(matches) = selected.matches {
             self.matches.insert(source, matches);
         }
+        if selected.cut {
+            self.cut.insert(source);
+        }
         for fragment in selected.split {
             let start = self.split.entry(fragment.id).or_insert(fragment.start);
             *start = (*start).min(fragment.start);
@@ -302,7 +325,8 @@ impl<'a> Leaf<'a> {
         let read = |(at, ordinals): (usize, Vec<u32>)| async move {
             let read = match matches.get(&at) {
                 Some(matches) => {
-                    sources[at].describe(plan, matches, &ordinals).await.map(Taken::Described)
+                    let found = sources[at].describe(plan, matches, &ordinals).await;
+                    found.map(|found| Taken::Described { found, asked: ordinals.len() })
                 }
                 None => sources[at].fetch(&ordinals).await.map(Taken::Fetched),
             };
@@ -316,7 +340,10 @@ impl<'a> Leaf<'a> {
         for (source, taken) in taken {
             match taken {
                 Ok(Taken::Fetched(traces)) => self.judge_traces(source, traces).await?,
-                Ok(Taken::Described(found)) => self.take_described(found),
+                Ok(Taken::Described { found, asked }) => {
+                    self.short |= found.len() < asked && self.cut.contains(&source);
+                    self.take_described(found);
+                }
                 Err(error) => self.fail(source, error),
             }
         }
@@ -365,7 +392,7 @@ impl<'a> Leaf<'a> {
             .collect();
         Outcome {
             response: SearchResponse {
-                traces: self.ranked.into_values().collect(),
+                traces: self.ranked.into_values().map(|found| *found).collect(),
                 split_candidates: encode_ids(split.ids()).into(),
                 inspected: Some(self.meter.finish()),
             },

@@ -1,10 +1,11 @@
 //! Which traces of one source may match, worked out on its index: the same code for heads and
 //! blocks.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use clew_block::{BlockError, LookupResult, RowSet};
-use clew_traceql::plan::{Condition, Prefilter};
+use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, Scope};
 
 use crate::source::{Candidate, Selected, Selection};
 
@@ -12,6 +13,10 @@ use crate::source::{Candidate, Selected, Selection};
 pub(crate) trait RowIndex {
     /// The rows that can pass a condition.
     fn lookup(&self, condition: &Condition) -> Result<LookupResult, BlockError>;
+
+    /// Keeps those of the rows that can pass a condition, and tells whether all of them do; `None`
+    /// if a lookup is no dearer.
+    fn filter(&self, condition: &Condition, rows: &mut RowSet) -> Option<bool>;
 
     /// How many trace ordinals there are.
     fn trace_count(&self) -> u32;
@@ -72,11 +77,15 @@ pub(crate) fn select(index: &impl RowIndex, selection: &Selection) -> Result<Sel
             break;
         }
     }
-    Ok(Selected {
-        whole: whole_traces(index, selection, whole),
-        split: split_traces(index, selection)?,
-        matches: matches.filter(|_| selection.conditions.len() == 1),
-    })
+    let matches = matches.filter(|_| selection.conditions.len() == 1);
+    let mut whole = whole_traces(index, selection, whole);
+    let cut = matches.is_some() && whole.len() > selection.limit;
+    if cut {
+        let rank = |candidate: &Candidate| (Reverse(candidate.start), candidate.id);
+        whole.select_nth_unstable_by_key(selection.limit, rank);
+        whole.truncate(selection.limit);
+    }
+    Ok(Selected { whole, split: split_traces(index, selection)?, matches, cut })
 }
 
 fn whole_traces(index: &impl RowIndex, selection: &Selection, traces: Set) -> Vec<Candidate> {
@@ -138,7 +147,15 @@ fn rows_of(index: &impl RowIndex, prefilter: &Prefilter) -> Result<Found, BlockE
         }
         Prefilter::And(parts) => {
             let mut all = Found { set: Set::All, exact: !parts.is_empty() };
-            for part in parts {
+            // What needs a pass over all rows comes last, when there may be few rows left.
+            let (last, first): (Vec<_>, Vec<_>) = parts.iter().partition(|part| is_scan(part));
+            for part in first.into_iter().chain(last) {
+                if let (Prefilter::Condition(condition), Set::Some(rows)) = (part, &mut all.set)
+                    && let Some(exact) = index.filter(condition, rows)
+                {
+                    all.exact &= exact;
+                    continue;
+                }
                 let found = rows_of(index, part)?;
                 all.set = all.set.intersect(found.set);
                 all.exact &= found.exact;
@@ -152,16 +169,41 @@ fn rows_of(index: &impl RowIndex, prefilter: &Prefilter) -> Result<Found, BlockE
         Prefilter::Or(parts) => {
             let mut rows = RowSet::new();
             let mut exact = true;
-            for part in parts {
+            let unscoped = is_unscoped(parts);
+            for (at, part) in parts.iter().enumerate() {
                 let found = rows_of(index, part)?;
                 exact &= found.exact;
                 match found.set {
                     Set::All => return Ok(Found { set: Set::All, exact: false }),
-                    Set::Some(more) => rows.unite(&more),
+                    Set::Some(more) => {
+                        // A span's own value, whatever it is, hides that of its resource.
+                        exact &= !unscoped || at == 0 || more.is_empty();
+                        rows.unite(&more);
+                    }
                 }
             }
             Ok(Found { set: Set::Some(rows), exact })
         }
+    }
+}
+
+fn is_scan(part: &Prefilter) -> bool {
+    matches!(
+        part,
+        Prefilter::Condition(Condition { field: Field::Intrinsic(Intrinsic::Duration), .. })
+    )
+}
+
+/// Whether these are the two places of an unscoped attribute.
+fn is_unscoped(parts: &[Prefilter]) -> bool {
+    match parts {
+        [Prefilter::Condition(a), Prefilter::Condition(b)] => match (&a.field, &b.field) {
+            (Field::Attribute(a, name), Field::Attribute(b, other)) => {
+                (*a, *b) == (Scope::Span, Scope::Resource) && name == other
+            }
+            _ => false,
+        },
+        _ => false,
     }
 }
 

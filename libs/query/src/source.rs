@@ -102,6 +102,8 @@ pub struct Selection {
     /// Whether a span matches if and only if it passes the conditions, so that exact lookups spare
     /// the decoding of spans.
     pub decisive: bool,
+    /// Of traces that match for certain no more than so many, the newest, are needed.
+    pub limit: usize,
 }
 
 /// The traces of a source that may match.
@@ -113,6 +115,8 @@ pub struct Selected {
     pub split: Vec<Candidate>,
     /// The rows that match, if the index could tell for certain.
     pub matches: Option<Arc<RowSet>>,
+    /// Whether traces were left out because of [`Selection::limit`].
+    pub cut: bool,
 }
 
 /// Where one tenant's spans lie: a block, or a head up to some log index.

@@ -114,12 +114,21 @@ impl RowIndex for Cut<'_> {
         self.table.lookup(condition, self.rows_max)
     }
 
+    fn filter(&self, condition: &Condition, rows: &mut RowSet) -> Option<bool> {
+        self.table.filter(condition, rows)
+    }
+
     fn trace_count(&self) -> u32 {
         self.table.trace_count()
     }
 
     fn traces_of(&self, rows: &RowSet) -> RowSet {
-        rows.iter().filter_map(|row| self.table.trace_of_row(row)).collect()
+        // Rows are in the order of arrival and lead to traces in any order.
+        let mut traces: Vec<u32> =
+            rows.iter().filter_map(|row| self.table.trace_of_row(row)).collect();
+        traces.sort_unstable();
+        traces.dedup();
+        RowSet::from_ascending(&traces)
     }
 
     fn candidate(&self, ordinal: u32) -> Option<Candidate> {

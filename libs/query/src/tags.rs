@@ -66,6 +66,7 @@ impl Restriction {
                     min_duration: 0,
                     split: SplitSet::default(),
                     decisive: false,
+                    limit: usize::MAX,
                 }),
             }
         });

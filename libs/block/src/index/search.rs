@@ -11,14 +11,14 @@ use super::{AttributeIndex, IndexSections};
 use crate::columns::Columns;
 use crate::error::BlockError;
 use crate::keys::Keys;
-use crate::lookup::lookup;
+use crate::lookup::{FILTERED_SHARE, duration_bounds, lookup};
 use crate::page::{BlockRecords, PageDirectory};
 use crate::probe::{Probe, one};
 use crate::row_values;
 use crate::rows::{LookupResult, RowSet};
 use crate::source::{IndexSource, KeyFacts, Place, RecordKind, TermVisitor, TraceFacts};
 use crate::tags::{self, TagName, TagValueSink, TagValuesEnd};
-use crate::term::{KeyScope, code, intrinsic};
+use crate::term::{KeyScope, STRING_BYTES_MAX, code, intrinsic};
 use crate::traces::TraceTable;
 
 /// Answers conditions and tag requests on a block. Opened by
@@ -60,6 +60,59 @@ impl BlockSearch {
     /// [`BlockError::Corrupt`] when the index is damaged.
     pub fn lookup(&self, condition: &Condition) -> Result<LookupResult, BlockError> {
         lookup(self, condition)
+    }
+
+    /// The pages that tell which rows have the rare text that a condition asks for: a lookup alone
+    /// answers with all rows of those pages that have rare texts. By their index in the directory;
+    /// none if the condition asks for nothing of that kind.
+    pub fn pages_to_verify(&self, condition: &Condition) -> Vec<usize> {
+        let (Field::Attribute(Scope::Span, name), Test::Equals(Static::String(text))) =
+            (&condition.field, &condition.test)
+        else {
+            return Vec::new();
+        };
+        match self.key(KeyScope::Span, name.as_bytes()) {
+            Some(key) if !key.repeated && text.len() <= STRING_BYTES_MAX => {
+                let pages = self.index.pages_of_text(key.handle, text.as_bytes());
+                pages.into_iter().map(|page| page as usize).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The lookup of a condition whose pages were looked at: `verified` are the rows of those that
+    /// have the text.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when the index is damaged.
+    pub fn lookup_verified(
+        &self,
+        condition: &Condition,
+        verified: &[u32],
+    ) -> Result<LookupResult, BlockError> {
+        let mut found = self.lookup(condition)?;
+        let Field::Attribute(Scope::Span, name) = &condition.field else { return Ok(found) };
+        if let Some(key) = self.key(KeyScope::Span, name.as_bytes()) {
+            // A row has one value, so none of them is there for another reason.
+            found.rows.subtract(&self.index.rare_text_rows(key.handle)?);
+            found.rows.unite(&RowSet::from_ascending(verified));
+            found.exact = true;
+        }
+        Ok(found)
+    }
+
+    /// Keeps those of the rows that can pass a condition, and tells whether all of them do. `None`:
+    /// [`BlockSearch::lookup`] is no dearer.
+    pub fn filter(&self, condition: &Condition, rows: &mut RowSet) -> Option<bool> {
+        if rows.len() > u64::from(self.row_count() / FILTERED_SHARE) {
+            return None;
+        }
+        let (shortest, longest, exact) = duration_bounds(condition)?;
+        let passes = |row: &u32| {
+            self.columns.duration(*row).is_some_and(|nanos| (shortest..=longest).contains(&nanos))
+        };
+        *rows = rows.iter().filter(passes).collect();
+        Some(exact)
     }
 
     /// The names of attributes that spans have, of one scope or of all, sorted.
@@ -185,6 +238,25 @@ impl IndexSource for BlockSearch {
         self.index.visit_rare_numbers(key, type_code, visit)
     }
 
+    fn count_rows(&self, place: &Place) -> u64 {
+        match place {
+            Place::Postings(_, count) => u64::from(*count),
+            Place::Term(_) => 0,
+        }
+    }
+
+    fn count_record_rows(&self, kind: RecordKind) -> Result<Vec<u64>, BlockError> {
+        let mut counts = vec![0; self.record_count(kind) as usize];
+        self.index.visit_terms(record_key(kind), None, &mut |term| {
+            let ordinal = term.value.try_into().map_or(u32::MAX, u32::from_be_bytes);
+            if let Some(count) = counts.get_mut(ordinal as usize) {
+                *count = self.count_rows(&term.place);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(counts)
+    }
+
     fn key_rows(&self, key: u32) -> Result<RowSet, BlockError> {
         self.index.key_rows(key)
     }
@@ -205,13 +277,9 @@ impl IndexSource for BlockSearch {
     }
 
     fn record_rows(&self, kind: RecordKind, ordinal: u32) -> Result<RowSet, BlockError> {
-        let key = match kind {
-            RecordKind::Resource => intrinsic::RESOURCE,
-            RecordKind::Scope => intrinsic::SCOPE,
-        };
         let probe = one(code::ORDINAL, &ordinal.to_be_bytes());
         let mut rows = RowSet::new();
-        self.index.visit_terms(key, Some(&probe), &mut |term| {
+        self.index.visit_terms(record_key(kind), Some(&probe), &mut |term| {
             self.add_rows(&term.place, &mut rows)?;
             Ok(ControlFlow::Continue(()))
         })?;
@@ -256,5 +324,13 @@ impl IndexSource for BlockSearch {
         if let Some(trace) = self.traces.get(trace) {
             rows.insert_range(trace.rows.clone());
         }
+    }
+}
+
+/// The key under which rows are filed by their record.
+const fn record_key(kind: RecordKind) -> u32 {
+    match kind {
+        RecordKind::Resource => intrinsic::RESOURCE,
+        RecordKind::Scope => intrinsic::SCOPE,
     }
 }

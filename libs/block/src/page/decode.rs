@@ -8,7 +8,7 @@ use clew_model::TraceId;
 use clew_model::trace::{SpanRecord, Trace};
 
 use super::join::Joiner;
-use super::read_values::{StreamReaders, Strings, read_ints};
+use super::read_values::{Ints, StreamReaders, Strings};
 use super::shapes::{Content, Form, Shapes};
 use super::{BlockRecords, PAGE, PageEntry};
 use crate::codec::{ByteReader, decompress, narrow, verify};
@@ -25,7 +25,7 @@ pub struct Page {
     shapes: Vec<u16>,
     /// The shapes that occur, by their ordinals in the block.
     used: Vec<u32>,
-    scopes: Vec<i64>,
+    scopes: Ints,
     columns: Vec<Values>,
     chunk: ColumnChunk,
     memory_bytes: usize,
@@ -45,7 +45,7 @@ pub(super) enum Values {
     #[default]
     Nothing,
     Bytes(Strings),
-    Ints(Vec<i64>),
+    Ints(Ints),
 }
 
 impl Page {
@@ -65,20 +65,17 @@ impl Page {
         let text = read_stream(&mut reader)?;
         let codes = unpack(&mut reader, codes)?;
         let text = unpack(&mut reader, text)?;
-        let mut from = StreamReaders {
-            codes: ByteReader::new(PAGE, &codes),
-            text: ByteReader::new(PAGE, &text),
-            plain: reader,
-        };
+        let plain = Bytes::copy_from_slice(reader.take(reader.remaining())?);
+        let mut from = StreamReaders::new(PAGE, &codes, &text, &plain);
         let mut page = Page {
             first_row: entry.first_row,
             traces: Vec::new(),
             shapes: Vec::new(),
             used: Vec::new(),
-            scopes: Vec::new(),
+            scopes: Ints::One { value: 0, count: 0 },
             columns: Vec::new(),
             chunk: ColumnChunk::parse(columns, entry)?,
-            memory_bytes: codes.len() + text.len() + columns.len(),
+            memory_bytes: codes.len() + text.len() + plain.len() + columns.len(),
         };
         page.read_traces(&mut from, entry)?;
         page.read_shapes(&mut from, entry, &records.shapes)?;
@@ -118,7 +115,11 @@ impl Page {
         shapes: &Shapes,
     ) -> Result<(), BlockError> {
         let rows = entry.rows as usize;
-        let ordinals = read_ints(from, rows)?;
+        let ordinals = Ints::read(from, rows)?;
+        let ordinals: Vec<i64> = (0..rows).filter_map(|at| ordinals.get(at)).collect();
+        if ordinals.len() != rows {
+            return Err(from.codes.corrupt("a value is missing"));
+        }
         let mut used = ordinals.clone();
         used.sort_unstable();
         used.dedup();
@@ -132,7 +133,7 @@ impl Page {
         };
         let places: Option<Vec<u16>> = ordinals.iter().map(place).collect();
         self.shapes = places.ok_or_else(|| from.codes.corrupt("it has too many shapes"))?;
-        self.scopes = read_ints(from, rows)?;
+        self.scopes = Ints::read(from, rows)?;
         Ok(())
     }
 
@@ -154,12 +155,12 @@ impl Page {
                 _ if count == 0 => Values::Nothing,
                 Content::Nothing => Values::Nothing,
                 Content::Bytes => Values::Bytes(Strings::read(from, count)?),
-                Content::Ints => Values::Ints(read_ints(from, count)?),
+                Content::Ints => Values::Ints(Ints::read(from, count)?),
             };
             self.memory_bytes += match &values {
                 Values::Nothing => 0,
                 Values::Bytes(strings) => strings.memory_bytes(),
-                Values::Ints(values) => values.len() * 8,
+                Values::Ints(values) => values.memory_bytes(),
             };
             self.columns.push(values);
         }
@@ -196,7 +197,10 @@ impl Page {
     /// The rows with a text under one of their span's own attributes, ascending.
     pub fn rows_with_text(&self, name: &str, value: &str, records: &BlockRecords) -> Vec<u32> {
         let Some((field, strings)) = self.texts_of(name, records) else { return Vec::new() };
-        let positions: Vec<u32> = strings.positions(value.as_bytes()).collect();
+        let positions = strings.positions(value.as_bytes());
+        if positions.is_empty() {
+            return Vec::new();
+        }
         let mut next = positions.iter().peekable();
         let mut rows = Vec::new();
         self.visit_positions(field, records, |row, position| {
@@ -216,9 +220,12 @@ impl Page {
         mut visit: impl FnMut(&str),
     ) {
         let Some((field, strings)) = self.texts_of(name, records) else { return };
+        let mut text = Vec::new();
         self.visit_positions(field, records, |row, position| {
+            text.clear();
             if within.contains(row)
-                && let Some(Ok(text)) = strings.get(position as usize).map(std::str::from_utf8)
+                && strings.append(position as usize, &mut text)
+                && let Ok(text) = std::str::from_utf8(&text)
             {
                 visit(text);
             }
@@ -303,7 +310,7 @@ impl Page {
             let missing = || BlockError::corrupt(PAGE, "a span has no resource or scope");
             let resource = self.chunk.resource(row).ok_or_else(missing)?;
             let scope = self.scopes.get((row - self.first_row) as usize);
-            let scope = scope.and_then(|scope| usize::try_from(*scope).ok()).ok_or_else(missing)?;
+            let scope = scope.and_then(|scope| usize::try_from(scope).ok()).ok_or_else(missing)?;
             spans.push(SpanRecord {
                 resource: Arc::clone(
                     records.resources.get(resource as usize).ok_or_else(missing)?,

@@ -1,13 +1,13 @@
 //! Puts a span together again from its shape and values: the reverse of [`super::split`].
 
 use clew_model::wire::{
-    bytes_field_len, put_bytes_field, put_fixed32_field, put_fixed64_field, put_len_header,
+    bytes_field_len, put_fixed32_field, put_fixed64_field, put_len_header,
     put_varint, put_varint_field, varint_len,
 };
 
 use super::PAGE;
 use super::decode::{PageTraceRows, Values};
-use super::read_values::put_framed;
+use super::read_values::{Strings, put_framed};
 use super::shapes::{FieldDef, Form};
 use crate::columns::{ColumnChunk, Parent};
 use crate::error::BlockError;
@@ -31,6 +31,28 @@ struct Row {
     start: u64,
     end: u64,
     status: u8,
+}
+
+/// A value that is there.
+struct BytesAt<'a> {
+    strings: &'a Strings,
+    at: usize,
+    length: usize,
+}
+
+impl BytesAt<'_> {
+    #[inline]
+    fn put(&self, out: &mut Vec<u8>) {
+        // Its length was found, so it is there.
+        let _ = self.strings.append(self.at, out);
+    }
+
+    #[inline]
+    fn put_framed(&self, out: &mut Vec<u8>, tag: u8) {
+        out.push(tag);
+        put_varint(out, self.length as u64);
+        self.put(out);
+    }
 }
 
 const fn missing() -> BlockError {
@@ -108,8 +130,8 @@ impl<'a> Joiner<'a> {
         match field.form {
             Form::Text => {
                 let text = self.bytes(step)?;
-                put_attribute(out, in_event, &field.name, bytes_field_len(1, text.len()));
-                put_framed(out, 1 << 3 | 2, text);
+                put_attribute(out, in_event, &field.name, bytes_field_len(1, text.length));
+                text.put_framed(out, 1 << 3 | 2);
             }
             Form::Int => {
                 let number = self.int(step)?.cast_unsigned();
@@ -127,10 +149,10 @@ impl<'a> Joiner<'a> {
             }
             Form::Other => {
                 let value = self.bytes(step)?;
-                put_attribute(out, in_event, &field.name, value.len());
-                out.extend_from_slice(value);
+                put_attribute(out, in_event, &field.name, value.length);
+                value.put(out);
             }
-            Form::Raw => out.extend_from_slice(self.bytes(step)?),
+            Form::Raw => self.bytes(step)?.put(out),
             Form::TraceId => put_framed(out, 1 << 3 | 2, &self.trace.id.0),
             Form::SpanId => put_framed(out, 2 << 3 | 2, &self.span_id(at.row)?),
             Form::Parent => {
@@ -142,7 +164,7 @@ impl<'a> Joiner<'a> {
             Form::ParentElsewhere => {
                 put_framed(out, 4 << 3 | 2, &self.int(step)?.to_le_bytes());
             }
-            Form::Name => put_framed(out, 5 << 3 | 2, self.bytes(step)?),
+            Form::Name => self.bytes(step)?.put_framed(out, 5 << 3 | 2),
             Form::Kind => {
                 let kind = self.chunk.kind(at.row).ok_or_else(missing)?;
                 put_varint_field(out, 6, u64::from(kind));
@@ -156,11 +178,11 @@ impl<'a> Joiner<'a> {
             }
             Form::StatusMessage => {
                 let message = self.bytes(step)?;
-                put_len_header(out, 15, bytes_field_len(2, message.len()) + 2);
-                put_bytes_field(out, 2, message);
+                put_len_header(out, 15, bytes_field_len(2, message.length) + 2);
+                message.put_framed(out, 2 << 3 | 2);
                 put_varint_field(out, 3, u64::from(at.status));
             }
-            Form::TraceState => put_framed(out, 3 << 3 | 2, self.bytes(step)?),
+            Form::TraceState => self.bytes(step)?.put_framed(out, 3 << 3 | 2),
             Form::DroppedAttributes | Form::DroppedEvents | Form::DroppedLinks => {
                 let number = match field.form {
                     Form::DroppedAttributes if in_event => 4,
@@ -178,7 +200,7 @@ impl<'a> Joiner<'a> {
                 let time = at.start.wrapping_add_signed(self.int(step)?);
                 put_fixed64_field(out, 1, time);
             }
-            Form::EventName => put_framed(out, 2 << 3 | 2, self.bytes(step)?),
+            Form::EventName => self.bytes(step)?.put_framed(out, 2 << 3 | 2),
             // The caller has dealt with the borders of events.
             Form::Event | Form::EventEnd => {}
         }
@@ -193,10 +215,13 @@ impl<'a> Joiner<'a> {
     }
 
     #[inline]
-    fn bytes(&mut self, step: u32) -> Result<&'a [u8], BlockError> {
+    fn bytes(&mut self, step: u32) -> Result<BytesAt<'a>, BlockError> {
         let at = self.cursor(step)?;
         match self.columns.get(step as usize) {
-            Some(Values::Bytes(strings)) => strings.get(at).ok_or_else(missing),
+            Some(Values::Bytes(strings)) => {
+                let length = strings.length(at).ok_or_else(missing)?;
+                Ok(BytesAt { strings, at, length })
+            }
             _ => Err(missing()),
         }
     }
@@ -205,7 +230,7 @@ impl<'a> Joiner<'a> {
     fn int(&mut self, step: u32) -> Result<i64, BlockError> {
         let at = self.cursor(step)?;
         match self.columns.get(step as usize) {
-            Some(Values::Ints(values)) => values.get(at).copied().ok_or_else(missing),
+            Some(Values::Ints(values)) => values.get(at).ok_or_else(missing),
             _ => Err(missing()),
         }
     }

@@ -1,5 +1,6 @@
 //! Reads the columns of a page back; see [`super::values`] for their forms.
 
+use bytes::Bytes;
 use clew_model::wire::put_varint;
 
 use super::values::{
@@ -8,59 +9,151 @@ use super::values::{
 use crate::codec::{ByteReader, narrow};
 use crate::error::BlockError;
 
-/// The three streams of a page, each read from front to back.
+/// The three streams of a page, each read from front to back; columns share their memory.
 #[derive(Debug)]
 pub(super) struct StreamReaders<'a> {
     pub(super) codes: ByteReader<'a>,
     pub(super) text: ByteReader<'a>,
     pub(super) plain: ByteReader<'a>,
+    codes_bytes: &'a Bytes,
+    text_bytes: &'a Bytes,
+    plain_bytes: &'a Bytes,
 }
 
-/// A column of byte strings.
-#[derive(Debug, Clone, Default)]
+impl<'a> StreamReaders<'a> {
+    pub(super) fn new(
+        section: &'static str,
+        codes: &'a Bytes,
+        text: &'a Bytes,
+        plain: &'a Bytes,
+    ) -> StreamReaders<'a> {
+        StreamReaders {
+            codes: ByteReader::new(section, codes),
+            text: ByteReader::new(section, text),
+            plain: ByteReader::new(section, plain),
+            codes_bytes: codes,
+            text_bytes: text,
+            plain_bytes: plain,
+        }
+    }
+}
+
+/// Numbers below 2^32 as they are stored: a plane per byte, the lowest first.
+#[derive(Debug, Clone)]
+struct Planes {
+    bytes: Bytes,
+    count: usize,
+}
+
+impl Planes {
+    #[inline]
+    fn get(&self, at: usize) -> Option<usize> {
+        if at >= self.count {
+            return None;
+        }
+        let planes = self.bytes.chunks_exact(self.count).enumerate();
+        Some(planes.fold(0, |sum, (plane, bytes)| sum | usize::from(bytes[at]) << (8 * plane)))
+    }
+}
+
+/// A column of byte strings. Nothing is unpacked before it is asked for: mostly a few rows of a
+/// page are wanted.
+#[derive(Debug, Clone)]
 pub(crate) struct Strings {
-    /// The distinct values, one after the other.
-    bytes: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<u32>,
-    /// Each value's number; none if every value has its own.
-    numbers: Option<Vec<u32>>,
+    count: usize,
+    form: StringsForm,
+}
+
+#[derive(Debug, Clone)]
+enum StringsForm {
+    /// Distinct values, by their ends in `text`, and each value's number if there are several.
+    Distinct { text: Bytes, ends: Vec<u32>, numbers: Option<Planes> },
+    /// Values of one length.
+    Even { text: Bytes, length: usize },
+    /// Values by their ends.
+    All { text: Bytes, ends: Vec<u32> },
+    /// A pattern with zeros for the digits, and the digits of each value, two in a byte.
+    Hex { pattern: Bytes, digits: Bytes, packed: usize },
+}
+
+/// The value between two ends.
+#[inline]
+fn between<'t>(text: &'t Bytes, ends: &[u32], at: usize) -> Option<&'t [u8]> {
+    let end = *ends.get(at)? as usize;
+    let start = at.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied())?;
+    text.get(start as usize..end)
 }
 
 impl Strings {
-    /// The value at a position.
+    /// The length of the value at a position.
     #[inline]
-    pub(crate) fn get(&self, at: usize) -> Option<&[u8]> {
-        let number = match &self.numbers {
-            Some(numbers) => *numbers.get(at)? as usize,
-            None => at,
-        };
-        self.distinct(number)
+    pub(crate) fn length(&self, at: usize) -> Option<usize> {
+        match &self.form {
+            StringsForm::Hex { pattern, .. } => (at < self.count).then_some(pattern.len()),
+            _ => self.stored(at).map(<[u8]>::len),
+        }
     }
 
+    /// Appends the value at a position; false if there is none.
     #[inline]
-    fn distinct(&self, number: usize) -> Option<&[u8]> {
-        let end = *self.ends.get(number)? as usize;
-        let start = number.checked_sub(1).map_or(Some(0), |at| self.ends.get(at).copied())?;
-        self.bytes.get(start as usize..end)
+    pub(crate) fn append(&self, at: usize, out: &mut Vec<u8>) -> bool {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let StringsForm::Hex { pattern, digits, packed } = &self.form else {
+            return self.stored(at).map(|value| out.extend_from_slice(value)).is_some();
+        };
+        let Some(digits) = digits.get(at * packed..(at + 1) * packed) else { return false };
+        let mut digit = 0;
+        for byte in pattern {
+            if *byte != 0 {
+                out.push(*byte);
+                continue;
+            }
+            let pair = digits[digit / 2];
+            let nibble = if digit % 2 == 0 { pair >> 4 } else { pair & 15 };
+            out.push(DIGITS[usize::from(nibble)]);
+            digit += 1;
+        }
+        true
+    }
+
+    /// The value at a position, if it is stored in one piece.
+    #[inline]
+    fn stored(&self, at: usize) -> Option<&[u8]> {
+        match &self.form {
+            StringsForm::Distinct { text, ends, numbers: None } => {
+                (at < self.count).then(|| between(text, ends, 0))?
+            }
+            StringsForm::Distinct { text, ends, numbers: Some(numbers) } => {
+                between(text, ends, numbers.get(at)?)
+            }
+            StringsForm::Even { text, length } => {
+                (at < self.count).then(|| text.get(at * length..(at + 1) * length))?
+            }
+            StringsForm::All { text, ends } => between(text, ends, at),
+            StringsForm::Hex { .. } => None,
+        }
     }
 
     /// The positions of a value, ascending.
-    pub(crate) fn positions<'s>(&'s self, value: &'s [u8]) -> impl Iterator<Item = u32> + 's {
-        let found: Vec<u32> = (0..self.ends.len())
-            .filter(|number| self.distinct(*number) == Some(value))
-            .map(narrow)
-            .collect();
-        let is_found = move |number: u32| found.contains(&number);
-        let count = self.numbers.as_ref().map_or(self.ends.len(), Vec::len);
-        (0..narrow(count)).filter(move |at| {
-            is_found(self.numbers.as_ref().map_or(*at, |numbers| numbers[*at as usize]))
-        })
-    }
-
-    /// About how many bytes of memory the column takes.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes.len() + self.ends.len() * 4 + self.numbers.as_ref().map_or(0, |n| n.len() * 4)
+    pub(crate) fn positions(&self, value: &[u8]) -> Vec<u32> {
+        let all = 0..narrow(self.count);
+        if let StringsForm::Distinct { text, ends, numbers } = &self.form {
+            let number = (0..ends.len()).find(|at| between(text, ends, *at) == Some(value));
+            return match (number, numbers) {
+                (None, _) => Vec::new(),
+                (Some(_), None) => all.collect(),
+                (number, Some(numbers)) => {
+                    all.filter(|at| numbers.get(*at as usize) == number).collect()
+                }
+            };
+        }
+        let mut buffer = Vec::new();
+        let equals = |at: &u32| {
+            buffer.clear();
+            let length = self.length(*at as usize);
+            length == Some(value.len()) && self.append(*at as usize, &mut buffer) && buffer == value
+        };
+        all.filter(equals).collect()
     }
 
     /// Reads a column of `count` values.
@@ -68,141 +161,162 @@ impl Strings {
         from: &mut StreamReaders<'_>,
         count: usize,
     ) -> Result<Strings, BlockError> {
-        match from.codes.u8()? {
-            FORM_DISTINCT => Strings::read_distinct(from, count),
-            FORM_ALL => Strings::read_all(from, count),
-            FORM_HEX => Strings::read_hex(from, count),
-            _ => Err(from.codes.corrupt("a column has an unknown form")),
-        }
+        let form = match from.codes.u8()? {
+            FORM_DISTINCT => Strings::read_distinct(from, count)?,
+            FORM_ALL => Strings::read_all(from, count)?,
+            FORM_HEX => Strings::read_hex(from, count)?,
+            _ => return Err(from.codes.corrupt("a column has an unknown form")),
+        };
+        Ok(Strings { count, form })
     }
 
-    fn read_distinct(from: &mut StreamReaders<'_>, count: usize) -> Result<Strings, BlockError> {
-        let distinct = from.codes.count(1)?;
-        let mut lengths = Vec::with_capacity(distinct);
-        for _ in 0..distinct {
-            lengths.push(from.codes.varint_u32()?);
-        }
-        let mut strings = Strings::default();
-        strings.take(from, lengths)?;
-        let mut numbers = vec![0u32; count];
-        if distinct != 1 {
-            for plane in 0..number_bytes(distinct) {
-                for (number, byte) in numbers.iter_mut().zip(from.codes.take(count)?) {
-                    *number |= u32::from(*byte) << (8 * plane);
-                }
-            }
-            if numbers.iter().any(|number| *number as usize >= distinct) {
-                return Err(from.codes.corrupt("a value is missing"));
-            }
-        }
-        strings.numbers = Some(numbers);
-        Ok(strings)
-    }
-
-    fn read_all(from: &mut StreamReaders<'_>, count: usize) -> Result<Strings, BlockError> {
-        let mut strings = Strings::default();
-        match from.codes.varint_u32()?.checked_sub(1) {
-            // Lengths are checked against what there is, so `count` of them can be listed.
-            Some(length) => strings.take(from, std::iter::repeat_n(length, count))?,
-            None => {
-                let mut lengths = Vec::with_capacity(count.min(from.codes.remaining()));
-                for _ in 0..count {
-                    lengths.push(from.codes.varint_u32()?);
-                }
-                strings.take(from, lengths)?;
-            }
-        }
-        Ok(strings)
-    }
-
-    fn take(
-        &mut self,
+    fn read_distinct(
         from: &mut StreamReaders<'_>,
-        lengths: impl IntoIterator<Item = u32>,
-    ) -> Result<(), BlockError> {
-        let mut end = 0u32;
-        for length in lengths {
-            end = end
-                .checked_add(length)
-                .filter(|end| *end as usize <= from.text.remaining())
-                .ok_or_else(|| from.text.corrupt("its values are longer than it is"))?;
-            self.ends.push(end);
+        count: usize,
+    ) -> Result<StringsForm, BlockError> {
+        let distinct = from.codes.count(1)?;
+        let (text, ends) = read_lengths(from, distinct)?;
+        if distinct == 1 {
+            return Ok(StringsForm::Distinct { text, ends, numbers: None });
         }
-        self.bytes = from.text.take(end as usize)?.to_vec();
-        Ok(())
+        let length = count.checked_mul(number_bytes(distinct)).unwrap_or(usize::MAX);
+        let taken = from.codes.take(length)?;
+        let numbers = Planes { bytes: from.codes_bytes.slice_ref(taken), count };
+        Ok(StringsForm::Distinct { text, ends, numbers: Some(numbers) })
     }
 
-    fn read_hex(from: &mut StreamReaders<'_>, count: usize) -> Result<Strings, BlockError> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    fn read_all(from: &mut StreamReaders<'_>, count: usize) -> Result<StringsForm, BlockError> {
+        match from.codes.varint_u32()?.checked_sub(1) {
+            Some(length) => {
+                let length = length as usize;
+                let bytes = length.checked_mul(count).unwrap_or(usize::MAX);
+                let text = from.text.take(bytes)?;
+                Ok(StringsForm::Even { text: from.text_bytes.slice_ref(text), length })
+            }
+            None => {
+                let (text, ends) = read_lengths(from, count)?;
+                Ok(StringsForm::All { text, ends })
+            }
+        }
+    }
+
+    fn read_hex(from: &mut StreamReaders<'_>, count: usize) -> Result<StringsForm, BlockError> {
         let length = from.codes.count(0)?;
         let pattern = from.text.take(length)?;
-        let digits = pattern.iter().filter(|byte| **byte == 0).count();
-        let packed = digits.div_ceil(2);
-        let packed_all = packed.checked_mul(count).unwrap_or(usize::MAX);
-        let plain = from.plain.take(packed_all)?;
-        let bytes_max = length.checked_mul(count).filter(|bytes| *bytes <= u32::MAX as usize);
+        let places = pattern.iter().filter(|byte| **byte == 0).count();
         // A pattern with few digits would unpack to far more than is stored.
-        let sound = digits * 2 >= length && (packed > 0 || count == 0);
-        let Some(bytes_max) = bytes_max.filter(|_| sound) else {
+        if places == 0 || places * 2 < length {
             return Err(from.text.corrupt("a pattern has too few digits"));
-        };
-        let mut strings =
-            Strings { bytes: Vec::with_capacity(bytes_max), ends: Vec::new(), numbers: None };
-        for value in plain.chunks_exact(packed.max(1)) {
-            let mut digit = 0;
-            for byte in pattern {
-                if *byte != 0 {
-                    strings.bytes.push(*byte);
-                    continue;
-                }
-                let pair = value[digit / 2];
-                let nibble = if digit % 2 == 0 { pair >> 4 } else { pair & 15 };
-                strings.bytes.push(DIGITS[usize::from(nibble)]);
-                digit += 1;
-            }
-            strings.ends.push(narrow(strings.bytes.len()));
         }
-        Ok(strings)
+        let packed = places.div_ceil(2);
+        let digits = from.plain.take(packed.checked_mul(count).unwrap_or(usize::MAX))?;
+        Ok(StringsForm::Hex {
+            pattern: from.text_bytes.slice_ref(pattern),
+            digits: from.plain_bytes.slice_ref(digits),
+            packed,
+        })
+    }
+
+    /// About how many bytes the column takes beside the page's streams.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match &self.form {
+            StringsForm::Distinct { ends, .. } | StringsForm::All { ends, .. } => ends.len() * 4,
+            StringsForm::Even { .. } | StringsForm::Hex { .. } => 0,
+        }
     }
 }
 
-/// Reads a column of `count` numbers.
-pub(super) fn read_ints(
+/// Reads the lengths of values, and the values.
+fn read_lengths(
     from: &mut StreamReaders<'_>,
     count: usize,
-) -> Result<Vec<i64>, BlockError> {
-    if count == 0 {
-        return Ok(Vec::new());
+) -> Result<(Bytes, Vec<u32>), BlockError> {
+    let mut ends = Vec::with_capacity(count.min(from.codes.remaining()));
+    let mut end = 0u32;
+    for _ in 0..count {
+        end = end
+            .checked_add(from.codes.varint_u32()?)
+            .filter(|end| *end as usize <= from.text.remaining())
+            .ok_or_else(|| from.text.corrupt("its values are longer than it is"))?;
+        ends.push(end);
     }
-    match from.codes.u8()? {
-        FORM_ONE => Ok(vec![unzigzag(from.codes.varint()?); count]),
-        FORM_FEW => {
-            let distinct = usize::from(from.codes.u8()?) + 1;
-            let mut values = Vec::with_capacity(distinct);
-            for _ in 0..distinct {
-                values.push(unzigzag(from.codes.varint()?));
+    let text = from.text.take(end as usize)?;
+    Ok((from.text_bytes.slice_ref(text), ends))
+}
+
+/// A column of numbers.
+#[derive(Debug, Clone)]
+pub(crate) enum Ints {
+    /// All the same.
+    One { value: i64, count: usize },
+    /// Few distinct ones, and each value's number.
+    Few { values: Vec<i64>, numbers: Bytes },
+    /// What is above the lowest, in planes: those of `plain`, then one of `codes`.
+    Planes { low: i64, lower: Bytes, highest: Bytes },
+}
+
+impl Ints {
+    /// The value at a position.
+    #[inline]
+    pub(crate) fn get(&self, at: usize) -> Option<i64> {
+        match self {
+            Ints::One { value, count } => (at < *count).then_some(*value),
+            Ints::Few { values, numbers } => {
+                values.get(usize::from(*numbers.get(at)?)).copied()
             }
-            let missing = from.codes.corrupt("a value is missing");
-            let numbers = from.codes.take(count)?.iter();
-            let value = |number: &u8| values.get(usize::from(*number)).copied();
-            numbers.map(value).collect::<Option<Vec<i64>>>().ok_or(missing)
+            Ints::Planes { low, lower, highest } => {
+                let count = highest.len();
+                let top = u64::from(*highest.get(at)?);
+                let planes = lower.chunks_exact(count);
+                let shift = 8 * planes.len();
+                let above = planes.enumerate().fold(top << shift, |sum, (plane, bytes)| {
+                    sum | u64::from(bytes[at]) << (8 * plane)
+                });
+                Some(low.wrapping_add(above.cast_signed()))
+            }
         }
-        FORM_PLANES => {
-            let low = i64::from_le_bytes(from.codes.array()?);
-            let width = usize::from(from.codes.u8()?);
-            if !(1..=8).contains(&width) {
-                return Err(from.codes.corrupt("a number is too wide"));
-            }
-            let mut above = vec![0u64; count];
-            for plane in 0..width {
-                let stream = if plane + 1 == width { &mut from.codes } else { &mut from.plain };
-                for (value, byte) in above.iter_mut().zip(stream.take(count)?) {
-                    *value |= u64::from(*byte) << (8 * plane);
+    }
+
+    /// About how many bytes the column takes beside the page's streams.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match self {
+            Ints::Few { values, .. } => values.len() * 8,
+            Ints::One { .. } | Ints::Planes { .. } => 0,
+        }
+    }
+
+    /// Reads a column of `count` numbers.
+    pub(super) fn read(from: &mut StreamReaders<'_>, count: usize) -> Result<Ints, BlockError> {
+        if count == 0 {
+            return Ok(Ints::One { value: 0, count });
+        }
+        match from.codes.u8()? {
+            FORM_ONE => Ok(Ints::One { value: unzigzag(from.codes.varint()?), count }),
+            FORM_FEW => {
+                let distinct = usize::from(from.codes.u8()?) + 1;
+                let mut values = Vec::with_capacity(distinct);
+                for _ in 0..distinct {
+                    values.push(unzigzag(from.codes.varint()?));
                 }
+                let numbers = from.codes.take(count)?;
+                Ok(Ints::Few { values, numbers: from.codes_bytes.slice_ref(numbers) })
             }
-            Ok(above.into_iter().map(|above| low.wrapping_add(above.cast_signed())).collect())
+            FORM_PLANES => {
+                let low = i64::from_le_bytes(from.codes.array()?);
+                let width = usize::from(from.codes.u8()?);
+                if !(1..=8).contains(&width) {
+                    return Err(from.codes.corrupt("a number is too wide"));
+                }
+                let lower = from.plain.take(count.checked_mul(width - 1).unwrap_or(usize::MAX))?;
+                let highest = from.codes.take(count)?;
+                Ok(Ints::Planes {
+                    low,
+                    lower: from.plain_bytes.slice_ref(lower),
+                    highest: from.codes_bytes.slice_ref(highest),
+                })
+            }
+            _ => Err(from.codes.corrupt("a column has an unknown form")),
         }
-        _ => Err(from.codes.corrupt("a column has an unknown form")),
     }
 }
 
@@ -221,11 +335,16 @@ mod tests {
     use super::super::values::{ByteColumn, Streams, write_ints};
     use super::*;
 
-    fn readers(streams: &Streams) -> StreamReaders<'_> {
-        StreamReaders {
-            codes: ByteReader::new("test", &streams.codes),
-            text: ByteReader::new("test", &streams.text),
-            plain: ByteReader::new("test", &streams.plain),
+    struct Stored([Bytes; 3]);
+
+    impl Stored {
+        fn new(streams: Streams) -> Stored {
+            Stored([streams.codes, streams.text, streams.plain].map(Bytes::from))
+        }
+
+        fn readers(&self) -> StreamReaders<'_> {
+            let [codes, text, plain] = &self.0;
+            StreamReaders::new("test", codes, text, plain)
         }
     }
 
@@ -248,13 +367,18 @@ mod tests {
         let (column, bytes) = column(values);
         let mut streams = Streams::default();
         column.write(&bytes, &mut streams);
-        let mut from = readers(&streams);
+        let stored = Stored::new(streams);
+        let mut from = stored.readers();
         let read = Strings::read(&mut from, values.len()).unwrap();
+        let mut buffer = Vec::new();
         for (at, value) in values.iter().enumerate() {
-            assert_eq!(read.get(at), Some(value.as_slice()));
-            assert!(read.positions(value).any(|found| found as usize == at));
+            buffer.clear();
+            assert!(read.append(at, &mut buffer));
+            assert_eq!((read.length(at), &buffer), (Some(value.len()), value));
+            assert!(read.positions(value).contains(&narrow(at)));
         }
-        assert_eq!(read.get(values.len()), None);
+        assert_eq!(read.length(values.len()), None);
+        assert!(!read.append(values.len(), &mut buffer));
         assert_eq!([from.codes, from.text, from.plain].map(|r| r.remaining()), [0, 0, 0]);
     }
 
@@ -279,8 +403,11 @@ mod tests {
         ) {
             let mut streams = Streams::default();
             write_ints(&values, &mut streams);
-            let mut from = readers(&streams);
-            prop_assert_eq!(read_ints(&mut from, values.len()).unwrap(), values);
+            let stored = Stored::new(streams);
+            let mut from = stored.readers();
+            let read = Ints::read(&mut from, values.len()).unwrap();
+            let all: Vec<i64> = (0..values.len()).filter_map(|at| read.get(at)).collect();
+            prop_assert_eq!((&all, read.get(values.len())), (&values, None));
             prop_assert_eq!([from.codes, from.plain].map(|r| r.remaining()), [0, 0]);
         }
 
@@ -288,11 +415,15 @@ mod tests {
         fn any_bytes_are_columns_or_errors(
             codes: Vec<u8>, text: Vec<u8>, plain: Vec<u8>, count in 0usize..500,
         ) {
-            let streams = Streams { codes, text, plain };
-            if let Ok(read) = Strings::read(&mut readers(&streams), count) {
-                let _ = read.get(count.saturating_sub(1));
+            let stored = Stored::new(Streams { codes, text, plain });
+            if let Ok(read) = Strings::read(&mut stored.readers(), count) {
+                let mut out = Vec::new();
+                (0..count).for_each(|at| drop((read.length(at), read.append(at, &mut out))));
+                read.positions(b"a");
             }
-            let _ = read_ints(&mut readers(&streams), count);
+            if let Ok(read) = Ints::read(&mut stored.readers(), count) {
+                (0..count).for_each(|at| drop(read.get(at)));
+            }
         }
     }
 }

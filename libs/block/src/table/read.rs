@@ -13,7 +13,7 @@ use crate::codec::narrow;
 use crate::error::BlockError;
 use crate::extract::visit_texts;
 use crate::hash::hash64;
-use crate::lookup::lookup;
+use crate::lookup::{FILTERED_SHARE, duration_bounds, lookup};
 use crate::probe::{Probe, Values};
 use crate::rows::{LookupResult, RowSet};
 use crate::source::{IndexSource, KeyFacts, Place, RecordKind, TermRef, TermVisitor, TraceFacts};
@@ -28,6 +28,21 @@ impl SpanTable {
     /// [`BlockError`]; none is known for a table in memory.
     pub fn lookup(&self, condition: &Condition, rows_max: u32) -> Result<LookupResult, BlockError> {
         lookup(&self.view(rows_max), condition)
+    }
+
+    /// Keeps those of the rows that can pass a condition, and tells whether all of them do. `None`:
+    /// [`SpanTable::lookup`] is no dearer.
+    pub fn filter(&self, condition: &Condition, rows: &mut RowSet) -> Option<bool> {
+        if rows.len() > u64::from(self.row_count() / FILTERED_SHARE) {
+            return None;
+        }
+        let (shortest, longest, exact) = duration_bounds(condition)?;
+        let passes = |row: &u32| {
+            let row = self.rows.get(*row as usize);
+            row.is_some_and(|row| (shortest..=longest).contains(&(row.end - row.start)))
+        };
+        *rows = rows.iter().filter(passes).collect();
+        Some(exact)
     }
 
     /// The ordinal of the trace that a row belongs to.
@@ -277,6 +292,26 @@ impl IndexSource for TableView<'_> {
             self.extend(self.table.terms.term(*term), rows);
         }
         Ok(())
+    }
+
+    fn count_rows(&self, place: &Place) -> u64 {
+        let Place::Term(term) = place else { return 0 };
+        let (first, rest) = self.table.terms.term(*term).rows(self.rows_max);
+        u64::from(first.is_some()) + rest.len() as u64
+    }
+
+    fn count_record_rows(&self, kind: RecordKind) -> Result<Vec<u64>, BlockError> {
+        let (table, rows_max) = (self.table, self.rows_max);
+        Ok(match kind {
+            RecordKind::Resource => {
+                let entries = table.resources.entries().iter();
+                entries.map(|entry| entry.rows(rows_max).len() as u64).collect()
+            }
+            RecordKind::Scope => {
+                let entries = table.scopes.entries().iter();
+                entries.map(|entry| entry.rows(rows_max).len() as u64).collect()
+            }
+        })
     }
 
     fn add_rare_text(&self, key: u32, text: &[u8], rows: &mut RowSet) -> Result<bool, BlockError> {

@@ -3,6 +3,7 @@
 //! index does not hold of a span that is shown is read from a page.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use clew_block::{Block, BlockError, BlockSearch, RowSet};
@@ -10,10 +11,11 @@ use clew_model::id;
 use clew_model::otlp::view::resource_attributes;
 use clew_model::{Trace, TraceId};
 use clew_proto::common::v1::AnyValue;
+use clew_proto::common::v1::any_value::Value;
 use clew_proto::query::v1::FoundTrace;
 use clew_proto::tempopb::{Span, SpanSet};
 use clew_traceql::FieldRef;
-use clew_traceql::plan::{Field, Intrinsic, Scope};
+use clew_traceql::plan::{Field, Intrinsic, Scope, Test};
 use clew_traceql::value::Static;
 
 use super::pages::Pages;
@@ -26,14 +28,17 @@ use crate::view::{TraceView, any_value_message, kind_of, span_values, status_of}
 struct Outline {
     ordinal: u32,
     matched: u32,
-    shown: Vec<u32>,
+    /// Places of its first shown row and behind its last one in the list of all.
+    shown: Range<usize>,
 }
 
 /// Entries as far as the index knows them.
 struct Described {
     outlines: Vec<Outline>,
-    /// The spans to be shown, by row.
-    spans: BTreeMap<u32, Span>,
+    /// The rows that are shown, ascending.
+    rows: Vec<u32>,
+    /// The spans to be shown, by the places of their rows.
+    spans: Vec<Option<Span>>,
     /// Rows of spans that have to be read.
     unknown: RowSet,
 }
@@ -49,18 +54,28 @@ impl BlockSource {
         let work = {
             let (block, index) = (Arc::clone(&block), Arc::clone(&index));
             let (plan, matches, ordinals) = (plan.clone(), Arc::clone(matches), ordinals.to_vec());
-            move || describe(&block, &index, &plan, &matches, &ordinals)
+            move || {
+                let described = describe(&block, &index, &plan, &matches, ordinals)?;
+                Ok(if described.unknown.is_empty() {
+                    Ok(described.into_entries(&index))
+                } else {
+                    Err(described)
+                })
+            }
         };
-        let mut described = self.compute(work).await?;
-        if !described.unknown.is_empty() {
-            let page_of = |row| block.pages().page_of_row(row);
-            let wanted: BTreeSet<usize> = described.unknown.iter().filter_map(page_of).collect();
-            let pages = self.pages(&block, wanted).await?;
-            let (unknown, plan) = (std::mem::take(&mut described.unknown), plan.clone());
-            let read = move || read_spans(&block, &pages, &unknown, plan.shown());
-            described.spans.extend(self.compute(read).await?);
-        }
-        self.compute(move || Ok(described.into_entries(&index))).await
+        let mut described = match self.compute(work).await? {
+            Ok(entries) => return Ok(entries),
+            Err(described) => described,
+        };
+        let page_of = |row| block.pages().page_of_row(row);
+        let wanted: BTreeSet<usize> = described.unknown.iter().filter_map(page_of).collect();
+        let pages = self.pages(&block, wanted).await?;
+        let plan = plan.clone();
+        let read = move || {
+            described.read_spans(&block, &pages, plan.shown())?;
+            Ok(described.into_entries(&index))
+        };
+        self.compute(read).await
     }
 }
 
@@ -69,67 +84,63 @@ fn describe(
     index: &BlockSearch,
     plan: &SearchPlan,
     matches: &RowSet,
-    ordinals: &[u32],
+    mut ordinals: Vec<u32>,
 ) -> Result<Described, BlockError> {
+    ordinals.sort_unstable();
     let mut outlines = Vec::with_capacity(ordinals.len());
-    let mut rows = RowSet::new();
-    for &ordinal in ordinals {
+    let mut rows: Vec<u32> = Vec::new();
+    for ordinal in ordinals {
         let Some(trace) = index.traces().get(ordinal) else { continue };
         if !plan.admits_duration(trace.end.saturating_sub(trace.start)) {
             continue;
         }
-        let mut outline = Outline { ordinal, matched: 0, shown: Vec::new() };
+        let (mut matched, first) = (0, rows.len());
         for row in matches.range(trace.rows.clone()) {
-            outline.matched += 1;
-            if outline.shown.len() < plan.spans_per_spanset() {
-                outline.shown.push(row);
-                rows.insert(row);
+            matched += 1;
+            if rows.len() - first < plan.spans_per_spanset() {
+                rows.push(row);
             }
         }
-        outlines.push(outline);
+        outlines.push(Outline { ordinal, matched, shown: first..rows.len() });
     }
+    let set = RowSet::from_ascending(&rows);
     let mut unknown = RowSet::new();
-    let mut spans: BTreeMap<u32, Span> = BTreeMap::new();
     let values: Vec<Values> = plan
         .shown()
         .iter()
-        .map(|shown| Values::of(shown, block, index, plan, &rows, &mut unknown))
+        .map(|shown| Values::of(shown, block, index, plan, &rows, &set, &mut unknown))
         .collect::<Result<_, _>>()?;
-    for row in rows.iter().filter(|row| !unknown.contains(*row)) {
-        spans.insert(row, shown_row(index, plan.shown(), &values, row));
+    let mut spans: Vec<Option<Span>> = Vec::with_capacity(rows.len());
+    let mut values = values;
+    for (at, row) in rows.iter().enumerate() {
+        let known = unknown.is_empty() || !unknown.contains(*row);
+        spans.push(known.then(|| shown_row(index, plan.shown(), &mut values, at, *row)));
     }
-    Ok(Described { outlines, spans, unknown })
+    Ok(Described { outlines, rows, spans, unknown })
 }
 
-/// What rows show under one field.
+/// What rows show under one field, by their places.
 enum Values {
     /// Nothing, because the answer says it elsewhere.
     Nothing,
     /// The span's name.
-    Names(BTreeMap<u32, String>),
+    Names(Vec<Option<AnyValue>>),
     /// An attribute.
-    Attributes(BTreeMap<u32, AnyValue>),
+    Attributes(Vec<Option<AnyValue>>),
 }
 
 impl Values {
-    /// Looks up what `rows` show; adds those whose value the index does not hold to `unknown`.
+    /// Looks up what `rows`, also given as a set, show; adds those whose value the index does not
+    /// hold to `unknown`.
     fn of(
         shown: &Shown,
         block: &Block,
         index: &BlockSearch,
         plan: &SearchPlan,
-        rows: &RowSet,
+        rows: &[u32],
+        set: &RowSet,
         unknown: &mut RowSet,
     ) -> Result<Values, BlockError> {
-        let mut values = BTreeMap::new();
-        let mut look_up = |field: &Field| -> Result<(), BlockError> {
-            let test = plan.test_on(field);
-            let others = index.row_values(field, rows, test, &mut |row, value| {
-                values.insert(row, message_of(value));
-            })?;
-            unknown.unite(&others);
-            Ok(())
-        };
         let (name, on_span, on_resource) = match &shown.field {
             FieldRef::Attribute { parent: true, .. } | FieldRef::Parent => {
                 return Ok(Values::Nothing);
@@ -138,15 +149,18 @@ impl Values {
             FieldRef::Attribute { scope: Some(Scope::Span), name, .. } => (name, true, false),
             FieldRef::Attribute { scope: Some(Scope::Resource), name, .. } => (name, false, true),
             FieldRef::Attribute { .. } => {
-                unknown.unite(rows);
+                unknown.unite(set);
                 return Ok(Values::Nothing);
             }
             FieldRef::Intrinsic { intrinsic, .. } => {
-                return Values::of_intrinsic(*intrinsic, index, rows, unknown);
+                return Values::of_intrinsic(*intrinsic, index, rows, set, unknown);
             }
         };
+        let mut values = vec![None; rows.len()];
         if on_span {
-            look_up(&Field::Attribute(Scope::Span, Arc::from(&**name)))?;
+            let field = Field::Attribute(Scope::Span, Arc::from(&**name));
+            let test = plan.test_on(&field);
+            look_up(index, &field, test, rows, set, &mut values, unknown)?;
         }
         if on_resource {
             add_resource_values(block, index, name, rows, &mut values);
@@ -157,7 +171,8 @@ impl Values {
     fn of_intrinsic(
         intrinsic: Intrinsic,
         index: &BlockSearch,
-        rows: &RowSet,
+        rows: &[u32],
+        set: &RowSet,
         unknown: &mut RowSet,
     ) -> Result<Values, BlockError> {
         match intrinsic {
@@ -168,33 +183,46 @@ impl Values {
             | Intrinsic::RootName
             | Intrinsic::RootService => Ok(Values::Nothing),
             Intrinsic::Name => {
-                let mut names = BTreeMap::new();
+                let mut names = vec![None; rows.len()];
                 let field = Field::Intrinsic(Intrinsic::Name);
-                let others = index.row_values(&field, rows, None, &mut |row, value| {
-                    if let Static::String(name) = value {
-                        names.insert(row, name.to_string());
-                    }
-                })?;
-                unknown.unite(&others);
+                look_up(index, &field, None, rows, set, &mut names, unknown)?;
                 Ok(Values::Names(names))
             }
             Intrinsic::Status | Intrinsic::Kind => {
-                let word = |row| -> Option<Static> {
-                    let columns = index.columns();
-                    Some(match intrinsic {
-                        Intrinsic::Kind => Static::Kind(kind_of(columns.kind(row)?.into())),
-                        _ => Static::Status(status_of(columns.status(row)?.into())),
-                    })
+                let columns = index.columns();
+                let word = |row: &u32| -> Option<AnyValue> {
+                    Some(message_of(&match intrinsic {
+                        Intrinsic::Kind => Static::Kind(kind_of(columns.kind(*row)?.into())),
+                        _ => Static::Status(status_of(columns.status(*row)?.into())),
+                    }))
                 };
-                let message = |row| Some((row, message_of(&word(row)?)));
-                Ok(Values::Attributes(rows.iter().filter_map(message).collect()))
+                Ok(Values::Attributes(rows.iter().map(word).collect()))
             }
             _ => {
-                unknown.unite(rows);
+                unknown.unite(set);
                 Ok(Values::Nothing)
             }
         }
     }
+}
+
+/// Fills in the values that rows have under a field.
+fn look_up(
+    index: &BlockSearch,
+    field: &Field,
+    test: Option<&Test>,
+    rows: &[u32],
+    set: &RowSet,
+    values: &mut [Option<AnyValue>],
+    unknown: &mut RowSet,
+) -> Result<(), BlockError> {
+    let others = index.row_values(field, set, test, &mut |row, value| {
+        if let Ok(at) = rows.binary_search(&row) {
+            values[at] = Some(message_of(value));
+        }
+    })?;
+    unknown.unite(&others);
+    Ok(())
 }
 
 /// Adds what the resources of rows have under a name, where there is no value yet.
@@ -202,25 +230,29 @@ fn add_resource_values(
     block: &Block,
     index: &BlockSearch,
     name: &str,
-    rows: &RowSet,
-    values: &mut BTreeMap<u32, AnyValue>,
+    rows: &[u32],
+    values: &mut [Option<AnyValue>],
 ) {
     let mut known: BTreeMap<u32, Option<AnyValue>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| !values.contains_key(row)).collect::<Vec<_>>() {
-        let Some(ordinal) = index.columns().resource(row) else { continue };
-        let value = known.entry(ordinal).or_insert_with(|| {
+    for (row, value) in rows.iter().zip(values).filter(|(_, value)| value.is_none()) {
+        let Some(ordinal) = index.columns().resource(*row) else { continue };
+        let of_resource = known.entry(ordinal).or_insert_with(|| {
             let resource = block.records().resources.get(ordinal as usize)?;
             let mut pairs = resource_attributes(&resource.bytes).map_while(Result::ok);
             let message = any_value_message(&pairs.find(|pair| pair.key == name)?.value).ok()?;
             message.value.is_some().then_some(message)
         });
-        if let Some(value) = value {
-            values.insert(row, value.clone());
-        }
+        value.clone_from(of_resource);
     }
 }
 
-fn shown_row(index: &BlockSearch, fields: &[Shown], values: &[Values], row: u32) -> Span {
+fn shown_row(
+    index: &BlockSearch,
+    fields: &[Shown],
+    values: &mut [Values],
+    at: usize,
+    row: u32,
+) -> Span {
     let (start, end) = index.row_start_end(row).unwrap_or_default();
     let mut span = Span {
         span_id: id::to_hex(&index.columns().span_id(row).unwrap_or_default()),
@@ -231,44 +263,46 @@ fn shown_row(index: &BlockSearch, fields: &[Shown], values: &[Values], row: u32)
     for (shown, values) in fields.iter().zip(values) {
         match values {
             Values::Nothing => {}
-            Values::Names(names) => span.name = names.get(&row).cloned().unwrap_or_default(),
+            Values::Names(names) => {
+                if let Some(Value::StringValue(name)) = names[at].take().and_then(|n| n.value) {
+                    span.name = name;
+                }
+            }
             Values::Attributes(values) => {
-                span.attributes.extend(shown_value(shown, values.get(&row).cloned()));
+                span.attributes.extend(shown_value(shown, values[at].take()));
             }
         }
     }
     span
 }
 
-/// The spans of rows as they are shown, from their pages.
-fn read_spans(
-    block: &Block,
-    pages: &Pages,
-    rows: &RowSet,
-    fields: &[Shown],
-) -> Result<BTreeMap<u32, Span>, BlockError> {
-    let mut spans = BTreeMap::new();
-    for row in rows.iter() {
-        let page = block.pages().page_of_row(row).and_then(|page| pages.get(&page));
-        let Some(page) = page else { continue };
-        let Some(record) = page.span(row, block.records())? else { continue };
-        // What is shown of a span does not depend on the rest of its trace.
-        let trace = Trace { id: TraceId([0; 16]), spans: vec![record] };
-        let view = TraceView::new(&trace)?;
-        if let Some(values) = span_values(&view, 0) {
-            spans.insert(row, shown_span(&values, fields));
-        }
-        view.check()?;
-    }
-    Ok(spans)
-}
-
 impl Described {
+    /// Fills in the spans that the index does not know, from their pages.
+    fn read_spans(
+        &mut self,
+        block: &Block,
+        pages: &Pages,
+        fields: &[Shown],
+    ) -> Result<(), BlockError> {
+        for (row, span) in self.rows.iter().zip(&mut self.spans).filter(|(_, span)| span.is_none()) {
+            let page = block.pages().page_of_row(*row).and_then(|page| pages.get(&page));
+            let Some(page) = page else { continue };
+            let Some(record) = page.span(*row, block.records())? else { continue };
+            // What is shown of a span does not depend on the rest of its trace.
+            let trace = Trace { id: TraceId([0; 16]), spans: vec![record] };
+            let view = TraceView::new(&trace)?;
+            *span = span_values(&view, 0).map(|values| shown_span(&values, fields));
+            view.check()?;
+        }
+        Ok(())
+    }
+
     fn into_entries(mut self, index: &BlockSearch) -> Vec<FoundTrace> {
         let mut entries = Vec::with_capacity(self.outlines.len());
         for outline in &self.outlines {
             let Some(trace) = index.traces().get(outline.ordinal) else { continue };
-            let spans = outline.shown.iter().filter_map(|row| self.spans.remove(row)).collect();
+            let shown = self.spans.get_mut(outline.shown.clone()).unwrap_or_default();
+            let spans = shown.iter_mut().filter_map(Option::take).collect();
             let set = SpanSet { spans, matched: outline.matched, attributes: Vec::new() };
             entries.push(found_trace(&trace.summary(), vec![set]));
         }

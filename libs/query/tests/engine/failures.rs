@@ -142,8 +142,9 @@ fn old_blocks_are_not_opened_when_new_ones_have_enough() {
         };
         assert_eq!((counts(&sources[0]), sources[0].reads()), ((0, 0), 0));
         assert_eq!(counts(&sources[1]), (1, 16));
-        // The tail, the trace table, three parts of the index, and pages that lie together.
-        assert_eq!(outcome.response.inspected.unwrap().reads, 6);
+        // The tail, the trace table, five parts of the index, pages that lie together, and theirs
+        // of the columns.
+        assert_eq!(outcome.response.inspected.unwrap().reads, 9);
 
         // What is not enough makes the old one be asked too.
         let outcome =
@@ -205,8 +206,8 @@ fn what_was_read_once_is_not_read_again() {
             assert_eq!((traces.len(), traces[0].id), (1, TraceId([7; 16])));
             reads.push(outcome.response.inspected.unwrap().reads);
         }
-        // The tail and one page.
-        assert_eq!(reads, [2, 0]);
+        // The tail, one page, and the page's columns.
+        assert_eq!(reads, [3, 0]);
     });
 }
 

@@ -84,7 +84,7 @@ fn services(trace: &TraceModel) -> Vec<(String, u32, u32)> {
 fn entry(found: &FoundTrace) -> Entry {
     let metadata = found.metadata.as_ref().unwrap();
     assert_eq!(metadata.start_time_unix_nano, found.start_unix_nanos);
-    assert_eq!(metadata.span_set.as_ref(), metadata.span_sets.first());
+    assert_eq!(metadata.span_set, None);
     let id = found.trace_id[0];
     assert_eq!(metadata.trace_id, format!("{id:02x}").repeat(16).trim_start_matches('0'));
     Entry {
@@ -94,8 +94,8 @@ fn entry(found: &FoundTrace) -> Entry {
         root_service: metadata.root_service_name.clone(),
         root_name: metadata.root_trace_name.clone(),
         matched: metadata
-            .span_set
-            .as_ref()
+            .span_sets
+            .first()
             .map(|set| (set.matched, set.spans.iter().map(|span| span.span_id.clone()).collect())),
         services: metadata
             .service_stats
