@@ -3,17 +3,21 @@
 //! Two steps, so that a damaged span leaves nothing behind: first everything is read into a
 //! reused list, then the list is applied, which cannot fail.
 
+use clew_model::otlp::view::{is_utf8, messages, plain_pair, plain_value};
 use clew_model::otlp::{AnyValueView, EventView, KeyValueView, LinkView, SpanView};
 use clew_model::wire::{Reader, WireError};
 
 use crate::term::{
-    KeyScope, TermBytes, code, intrinsic, kind_byte, status_byte, text_term, value_terms,
+    KeyScope, TermBytes, code, intrinsic, kind_byte, plain_term, status_byte, text_term,
+    value_terms,
 };
 use crate::terms::{KeyOrdinal, TermStore};
 
 const ATTRIBUTES: u32 = 9;
 const EVENTS: u32 = 11;
 const LINKS: u32 = 13;
+const EVENT_ATTRIBUTES: u32 = 3;
+const LINK_ATTRIBUTES: u32 = 4;
 
 /// One term of the span at hand.
 #[derive(Debug, Clone, Copy)]
@@ -25,71 +29,81 @@ struct Item<'a> {
     value: TermBytes<'a>,
 }
 
-/// Remembers which key stood at which place in the span before: senders repeat themselves.
+/// Remembers which key followed which: senders repeat themselves.
 #[derive(Debug, Default)]
 pub(crate) struct KeyGuess {
-    keys: Vec<KeyOrdinal>,
-    at: usize,
+    /// By key ordinal.
+    followers: Vec<KeyOrdinal>,
+    before: KeyOrdinal,
 }
 
 impl KeyGuess {
     #[inline]
-    fn key(&mut self, store: &mut TermStore, scope: KeyScope, name: &str) -> KeyOrdinal {
-        let at = self.at;
-        self.at += 1;
-        if let Some(key) = self.keys.get(at)
-            && store.key_is(*key, scope, name.as_bytes())
+    fn key(&mut self, store: &mut TermStore, scope: KeyScope, name: &[u8]) -> KeyOrdinal {
+        if let Some(guess) = self.followers.get(self.before as usize)
+            && store.key_is(*guess, scope, name)
         {
-            return *key;
+            self.before = *guess;
+            return *guess;
         }
-        let key = store.key(scope, name.as_bytes());
-        match self.keys.get_mut(at) {
-            Some(guess) => *guess = key,
-            // Spans with thousands of attributes are not worth remembering.
-            None if at < 256 => self.keys.push(key),
-            None => {}
+        let key = store.key(scope, name);
+        let known = store.keys().len();
+        if self.followers.len() < known {
+            // A key that is none is a guess that fails.
+            self.followers.resize(known, KeyOrdinal::MAX);
         }
+        self.followers[self.before as usize] = key;
+        self.before = key;
         key
     }
 }
 
-/// Indexes `span` under `row`. On an error nothing was indexed, though keys may be known that
-/// have no rows.
+/// What is at hand while a span is read; reused for all spans of a buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Extracted<'a> {
+    items: Vec<Item<'a>>,
+}
+
+/// Reads the encoded span and indexes it under `row`, if `accepts` says so. On an error nothing was
+/// indexed, though keys may be known that have no rows.
 ///
 /// # Errors
-/// [`WireError`] when an attribute, event or link is damaged.
-pub(crate) fn index_span(
+/// [`WireError`] when the span, an attribute, an event or a link is damaged.
+pub(crate) fn index_span<'a>(
     store: &mut TermStore,
     guess: &mut KeyGuess,
-    span: &SpanView<'_>,
+    extracted: &mut Extracted<'a>,
+    raw: &'a [u8],
     row: u32,
-) -> Result<(), WireError> {
-    guess.at = 0;
-    let mut items = Vec::with_capacity(guess.keys.len() + 8);
-    intrinsics(&mut items, span);
-    let mut reader = Reader::new(span.raw);
-    while let Some(field) = reader.next_field()? {
+    accepts: impl FnOnce(&SpanView<'a>) -> bool,
+) -> Result<Option<SpanView<'a>>, WireError> {
+    let items = &mut extracted.items;
+    items.clear();
+    guess.before = 0;
+    let span = SpanView::parse_with(raw, |field| {
         match field.number {
-            ATTRIBUTES => {
-                let pair = KeyValueView::parse(field.bytes()?)?;
-                attribute(store, guess, &mut items, KeyScope::Span, &pair)?;
-            }
-            EVENTS => event(store, guess, &mut items, field.bytes()?)?,
+            ATTRIBUTES => attribute(store, guess, items, KeyScope::Span, field.bytes()?)?,
+            EVENTS => event(store, guess, items, field.bytes()?)?,
             LINKS => {
-                for pair in LinkView::parse(field.bytes()?)?.attributes() {
-                    attribute(store, guess, &mut items, KeyScope::Link, &pair?)?;
+                for pair in messages(field.bytes()?, LINK_ATTRIBUTES) {
+                    attribute(store, guess, items, KeyScope::Link, pair?)?;
                 }
             }
             _ => {}
         }
+        Ok(())
+    })?;
+    if !accepts(&span) {
+        return Ok(None);
     }
-    for item in &items {
+    intrinsics(items, &span);
+    for item in items.iter() {
         if item.fresh {
             store.note_key(item.key, row);
         }
         store.add(item.key, item.code, &item.value, row);
     }
-    Ok(())
+    Ok(Some(span))
 }
 
 fn intrinsics<'a>(items: &mut Vec<Item<'a>>, span: &SpanView<'a>) {
@@ -115,8 +129,8 @@ fn event<'a>(
     let event = EventView::parse(raw)?;
     let (code, value) = text_term(event.name.as_bytes());
     items.push(Item { key: intrinsic::EVENT_NAME, code, fresh: true, value });
-    for pair in event.attributes() {
-        attribute(store, guess, items, KeyScope::Event, &pair?)?;
+    for pair in messages(raw, EVENT_ATTRIBUTES) {
+        attribute(store, guess, items, KeyScope::Event, pair?)?;
     }
     Ok(())
 }
@@ -127,9 +141,18 @@ fn attribute<'a>(
     guess: &mut KeyGuess,
     items: &mut Vec<Item<'a>>,
     scope: KeyScope,
-    pair: &KeyValueView<'a>,
+    raw: &'a [u8],
 ) -> Result<(), WireError> {
-    let key = guess.key(store, scope, pair.key);
+    if let Some((key, value)) = plain_pair(raw)
+        && let Some((code, value)) = plain_value(value).and_then(plain_term)
+        && is_utf8(key)
+    {
+        let key = guess.key(store, scope, key);
+        items.push(Item { key, code, fresh: true, value });
+        return Ok(());
+    }
+    let pair = KeyValueView::parse(raw)?;
+    let key = guess.key(store, scope, pair.key.as_bytes());
     let mut fresh = true;
     value_terms(&pair.value, &mut |code, value| {
         items.push(Item { key, code, fresh, value });

@@ -23,7 +23,7 @@ use hashbrown::HashTable;
 use self::frames::{Frame, read_frames};
 use crate::codec::narrow;
 use crate::error::BlockError;
-use crate::extract::{KeyGuess, index_span};
+use crate::extract::{Extracted, KeyGuess, index_span};
 use crate::hash::hash64;
 use crate::records::Records;
 use crate::terms::TermStore;
@@ -129,20 +129,18 @@ impl SpanTable {
         let mut rejected = 0;
         let mut at = usize::MAX;
         let (mut resource, mut scope) = (0, 0);
+        let mut extracted = Extracted::default();
         for span in &frames.spans {
-            let Ok(view) = SpanView::parse(&traces_data[span.bytes.clone()]) else {
-                rejected += 1;
-                continue;
-            };
-            let (Some(trace), Some(id)) = (view.trace(), view.span()) else {
-                rejected += 1;
-                continue;
-            };
             let row = narrow(self.rows.len());
-            if index_span(&mut self.terms, &mut self.guess, &view, row).is_err() {
+            let raw = &traces_data[span.bytes.clone()];
+            let has_ids = |view: &SpanView<'_>| view.trace().is_some() && view.span().is_some();
+            let (terms, guess) = (&mut self.terms, &mut self.guess);
+            let indexed = index_span(terms, guess, &mut extracted, raw, row, has_ids);
+            let ids = indexed.ok().flatten().and_then(|view| Some((view, view.trace()?, view.span()?)));
+            let Some((view, trace, id)) = ids else {
                 rejected += 1;
                 continue;
-            }
+            };
             if span.frame != at {
                 at = span.frame;
                 let frame: &Frame<'_> = &frames.frames[at];

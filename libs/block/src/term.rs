@@ -6,7 +6,7 @@
 //! gets a hash, so a lookup of such text yields candidates only.
 
 use clew_model::otlp::AnyValueView;
-use clew_model::otlp::view::array_elements;
+use clew_model::otlp::view::{PlainValue, array_elements, is_utf8};
 use clew_model::wire::WireError;
 use clew_traceql::plan::Scope;
 use clew_traceql::value::{Kind, Static, Status};
@@ -189,6 +189,20 @@ fn scalar_term<'a>(value: &AnyValueView<'a>) -> Option<(u8, TermBytes<'a>)> {
         | AnyValueView::KeyValueList(_)
         | AnyValueView::Bytes(_) => None,
     }
+}
+
+/// A plain value as a term; `None` if its text is no text.
+#[inline]
+pub(crate) fn plain_term(value: PlainValue<'_>) -> Option<(u8, TermBytes<'_>)> {
+    Some(match value {
+        PlainValue::Text(text) if is_utf8(text) => text_term(text),
+        PlainValue::Text(_) => return None,
+        PlainValue::Bool(truth) => (code::BOOL, TermBytes::Byte(u8::from(truth))),
+        PlainValue::Int(number) => (code::INT, TermBytes::Word(encode_int(number))),
+        PlainValue::Double(bits) => {
+            (code::FLOAT, TermBytes::Word(encode_float(f64::from_bits(bits))))
+        }
+    })
 }
 
 const SIGN: u64 = 1 << 63;

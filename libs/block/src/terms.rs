@@ -48,6 +48,8 @@ pub(crate) struct KeyEntry {
     /// The first row that had it.
     pub(crate) first_row: u32,
     last_row: u32,
+    /// The term that was added to last.
+    last_term: TermOrdinal,
     /// Its terms in order of appearance.
     pub(crate) terms: Vec<TermOrdinal>,
     /// Its rare texts: row and hash ([`hash64`] with seed 0), rows ascending.
@@ -221,6 +223,7 @@ impl TermStore {
             rows: 0,
             first_row: u32::MAX,
             last_row: u32::MAX,
+            last_term: TermOrdinal::MAX,
             terms: Vec::new(),
             rare_texts: RareValues::default(),
             rare_ints: RareValues::default(),
@@ -271,12 +274,21 @@ impl TermStore {
     }
 
     fn add_bytes(&mut self, key: KeyOrdinal, code: u8, value: &[u8], row: u32) {
+        // Neighbours are often alike.
+        let last = self.keys[key as usize].last_term;
+        if let Some(term) = self.terms.get_mut(last as usize)
+            && is_term(term, &self.values, key, code, value)
+        {
+            self.listed_rows += usize::from(term.add(row));
+            return;
+        }
         let hash = self.term_hash(key, code, value);
         let (terms, values) = (&self.terms, &self.values);
         let known = self.term_index.find(spread(hash), |(kept, term)| {
             *kept == hash && is_term(&terms[*term as usize], values, key, code, value)
         });
         if let Some((_, term)) = known {
+            self.keys[key as usize].last_term = *term;
             self.listed_rows += usize::from(self.terms[*term as usize].add(row));
             return;
         }

@@ -18,7 +18,7 @@ use clew_model::wire::WireError;
 use self::assemble::{Assembler, NewSpan};
 pub use self::tables::{TableRows, write_block};
 use crate::error::BlockError;
-use crate::extract::{KeyGuess, index_span};
+use crate::extract::{Extracted, KeyGuess, index_span};
 use crate::footer::Origin;
 use crate::index::StoreRows;
 use crate::terms::TermStore;
@@ -106,12 +106,14 @@ impl BlockWriter {
         let first_row = self.assembler.next_row(trace.spans.len())?;
         let mut spans = Vec::with_capacity(trace.spans.len());
         let mut at: Option<(&Arc<ResourceRecord>, &Arc<ScopeRecord>, u32, u32)> = None;
+        let mut extracted = Extracted::default();
         for (row, record) in (first_row..).zip(&trace.spans) {
-            let view = SpanView::parse(&record.bytes)?;
-            let (Some(_), Some(id)) = (view.trace(), view.span()) else {
+            let has_ids = |view: &SpanView<'_>| view.trace().is_some() && view.span().is_some();
+            let (terms, guess) = (&mut self.terms, &mut self.guess);
+            let view = index_span(terms, guess, &mut extracted, &record.bytes, row, has_ids)?;
+            let Some((view, id)) = view.and_then(|view| Some((view, view.span()?))) else {
                 return Err(WireError::Truncated.into());
             };
-            index_span(&mut self.terms, &mut self.guess, &view, row)?;
             let (resource, scope) = match at {
                 Some((resource, scope, resource_at, scope_at))
                     if Arc::ptr_eq(resource, &record.resource)

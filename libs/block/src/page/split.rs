@@ -5,6 +5,7 @@
 //! size, the members of a message in the usual order); anything else is kept as raw bytes. Since
 //! the canonical encoding of given members has a known length, comparing lengths is enough.
 
+use clew_model::otlp::view::{PlainValue, plain_pair, plain_value};
 use clew_model::wire::{Reader, Value, WireError, bytes_field_len, varint_len};
 
 use super::shapes::{Form, ShapesBuilder};
@@ -244,6 +245,22 @@ fn status_field<'a>(status: &'a [u8], facts: &RowFacts) -> Option<Known<'a>> {
 /// An attribute: its key and a value of one member.
 #[inline]
 fn attribute(pair: &[u8]) -> Option<Known<'_>> {
+    if let Some((key, value)) = plain_pair(pair)
+        && let Some(value) = plain_value(value)
+    {
+        return Some(match value {
+            PlainValue::Text(text) => (Form::Text, key, Item::Bytes(text)),
+            PlainValue::Bool(true) => (Form::True, key, Item::Nothing),
+            PlainValue::Bool(false) => (Form::False, key, Item::Nothing),
+            PlainValue::Int(number) => (Form::Int, key, Item::Int(number)),
+            PlainValue::Double(bits) => (Form::Double, key, Item::Int(bits.cast_signed())),
+        });
+    }
+    any_attribute(pair)
+}
+
+/// An attribute of any form.
+fn any_attribute(pair: &[u8]) -> Option<Known<'_>> {
     let mut reader = Reader::new(pair);
     let key = match reader.next_field().ok()?? {
         field if field.number == 1 => field.bytes().ok()?,

@@ -305,8 +305,15 @@ fn number_of(
     column: &mut ByteColumn,
     value: &[u8],
 ) -> u32 {
-    let hash = hash64(seed ^ u64::from(field), value);
     let distinct = &column.distinct;
+    // Neighbours are often alike.
+    if let Some(&last) = column.numbers.last() {
+        let (start, length) = distinct[last as usize];
+        if bytes[start as usize..][..length as usize] == *value {
+            return last;
+        }
+    }
+    let hash = hash64(seed ^ u64::from(field), value);
     let known = index.find(hash, |(kept, of, number)| {
         *kept == hash && *of == field && {
             let (start, length) = distinct[*number as usize];

@@ -71,6 +71,19 @@ impl<'a> SpanView<'a> {
     /// # Errors
     /// [`WireError`] when the bytes are no span.
     pub fn parse(raw: &'a [u8]) -> Result<SpanView<'a>, WireError> {
+        SpanView::parse_with(raw, |_| Ok(()))
+    }
+
+    /// The same in one pass with whatever else is read of the span: `visit` gets every field that
+    /// is none of the scalars.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are no span, or what `visit` returns.
+    #[inline]
+    pub fn parse_with(
+        raw: &'a [u8],
+        mut visit: impl FnMut(&Field<'a>) -> Result<(), WireError>,
+    ) -> Result<SpanView<'a>, WireError> {
         let mut span = SpanView {
             raw,
             trace_id: &[],
@@ -96,7 +109,7 @@ impl<'a> SpanView<'a> {
                 7 => span.start_unix_nanos = field.fixed64()?,
                 8 => span.end_unix_nanos = field.fixed64()?,
                 15 => span.read_status(field.bytes()?)?,
-                _ => {}
+                _ => visit(&field)?,
             }
         }
         Ok(span)
@@ -228,41 +241,72 @@ pub enum AnyValueView<'a> {
 }
 
 /// The key and the encoded value of a `KeyValue` in the form in which nearly all come: key, then
-/// value, both shorter than 128 bytes. Attributes are most of what is read of spans, so their usual
-/// form has a way of its own; `None` is for the general one to decide.
+/// value, both shorter than 128 bytes, in the encoding of least size. Attributes are most of what is
+/// read of spans, so their usual form has a way of its own; `None` is for the general one to decide.
 #[inline]
-pub(crate) fn plain_pair(raw: &[u8]) -> Option<(&[u8], &[u8])> {
+pub fn plain_pair(raw: &[u8]) -> Option<(&[u8], &[u8])> {
     let [0x0a, key_length @ ..0x80, rest @ ..] = raw else { return None };
     let (key, rest) = rest.split_at_checked(usize::from(*key_length))?;
     let [0x12, value_length @ ..0x80, value @ ..] = rest else { return None };
     (value.len() == usize::from(*value_length)).then_some((key, value))
 }
 
+/// A scalar as it stands in an encoded `AnyValue`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PlainValue<'a> {
+    /// Text, not checked for UTF-8.
+    Text(&'a [u8]),
+    /// True or false.
+    Bool(bool),
+    /// A 64-bit integer.
+    Int(i64),
+    /// The bits of a double.
+    Double(u64),
+}
+
+/// The value of an encoded `AnyValue`, if it is one scalar shorter than 128 bytes in the encoding of
+/// least size, as nearly all are.
+#[inline]
+pub fn plain_value(raw: &[u8]) -> Option<PlainValue<'_>> {
+    match raw {
+        [0x0a, length @ ..0x80, text @ ..] if text.len() == usize::from(*length) => {
+            Some(PlainValue::Text(text))
+        }
+        [0x10, truth @ ..2] => Some(PlainValue::Bool(*truth == 1)),
+        [0x18, number @ ..0x80] => Some(PlainValue::Int(i64::from(*number))),
+        [0x18, number @ ..] if !number.is_empty() && number.len() <= 9 => {
+            let (last, others) = number.split_last()?;
+            if !matches!(last, 1..0x80) || others.iter().any(|byte| *byte < 0x80) {
+                return None;
+            }
+            let digits = number.iter().rev();
+            let value = digits.fold(0, |sum: u64, byte| sum << 7 | u64::from(byte & 0x7f));
+            Some(PlainValue::Int(value.cast_signed()))
+        }
+        [0x21, bits @ ..] => {
+            let bits = <[u8; 8]>::try_from(bits).ok()?;
+            Some(PlainValue::Double(u64::from_le_bytes(bits)))
+        }
+        _ => None,
+    }
+}
+
+/// Whether the bytes are UTF-8. Most text is ASCII, which is quicker to see.
+#[inline]
+pub fn is_utf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+}
+
 impl<'a> AnyValueView<'a> {
     /// The value, if it is one scalar in the form in which nearly all come.
     #[inline]
-    pub(crate) fn plain(raw: &'a [u8]) -> Option<AnyValueView<'a>> {
-        match raw {
-            [0x0a, length @ ..0x80, text @ ..] if text.len() == usize::from(*length) => {
-                std::str::from_utf8(text).ok().map(AnyValueView::String)
-            }
-            [0x10, truth @ ..0x80] => Some(AnyValueView::Bool(*truth != 0)),
-            [0x18, number @ ..] if !number.is_empty() && number.len() <= 9 => {
-                let (last, others) = number.split_last()?;
-                if *last >= 0x80 || others.iter().any(|byte| *byte < 0x80) {
-                    return None;
-                }
-                let value = number.iter().rev().fold(0, |sum: u64, byte| {
-                    sum << 7 | u64::from(byte & 0x7f)
-                });
-                Some(AnyValueView::Int(value.cast_signed()))
-            }
-            [0x21, bits @ ..] => {
-                let bits = <[u8; 8]>::try_from(bits).ok()?;
-                Some(AnyValueView::Double(f64::from_bits(u64::from_le_bytes(bits))))
-            }
-            _ => None,
-        }
+    fn plain(raw: &'a [u8]) -> Option<AnyValueView<'a>> {
+        Some(match plain_value(raw)? {
+            PlainValue::Text(text) => AnyValueView::String(std::str::from_utf8(text).ok()?),
+            PlainValue::Bool(truth) => AnyValueView::Bool(truth),
+            PlainValue::Int(number) => AnyValueView::Int(number),
+            PlainValue::Double(bits) => AnyValueView::Double(f64::from_bits(bits)),
+        })
     }
 
     /// Reads an encoded `AnyValue`. Nested values are not visited.

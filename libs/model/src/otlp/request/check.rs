@@ -6,7 +6,7 @@ use std::fmt::{Display, Formatter};
 use super::{RejectReason, ScanLimits, VALUE_DEPTH_MAX};
 use crate::TraceId;
 use crate::otlp::schema::{FieldKind, MessageDef, SPAN, span_field};
-use crate::otlp::view::{AnyValueView, plain_pair};
+use crate::otlp::view::{PlainValue, is_utf8, plain_pair, plain_value};
 use crate::wire::{Field, Reader, Value, WireError};
 
 /// What is wrong with a span.
@@ -115,9 +115,13 @@ pub(super) fn check_span(raw: &[u8], limits: &ScanLimits) -> Result<TraceId, Def
 #[inline]
 fn is_plain_attribute(field: &Field<'_>) -> bool {
     let Value::Bytes(raw) = field.value else { return false };
-    plain_pair(raw).is_some_and(|(key, value)| {
-        AnyValueView::plain(value).is_some() && std::str::from_utf8(key).is_ok()
-    })
+    let Some((key, value)) = plain_pair(raw) else { return false };
+    is_utf8(key)
+        && match plain_value(value) {
+            Some(PlainValue::Text(text)) => is_utf8(text),
+            Some(PlainValue::Bool(_) | PlainValue::Int(_) | PlainValue::Double(_)) => true,
+            None => false,
+        }
 }
 
 /// Checks an encoded resource or scope (`def` says which) and its schema URL.
