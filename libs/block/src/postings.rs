@@ -237,7 +237,11 @@ fn read_postings(
         if bitmap.len() != u64::from(count) || bitmap.max().is_some_and(|row| row >= rows) {
             return Err(corrupt("a bitmap has not the rows stated"));
         }
-        into.0 |= bitmap;
+        if into.is_empty() {
+            into.0 = bitmap;
+        } else {
+            into.0 |= bitmap;
+        }
         return Ok(());
     }
     let mut reader = ByteReader::new(SECTION, bytes);

@@ -10,7 +10,7 @@
 mod frames;
 mod read;
 
-pub use self::read::{RowFacts, TraceExtent};
+pub use self::read::RowFacts;
 
 use std::ops::Range;
 
@@ -56,7 +56,6 @@ pub(crate) struct Row {
     pub(crate) parent_id: [u8; 8],
     pub(crate) kind: i32,
     pub(crate) status: i32,
-    pub(crate) trace: u32,
     pub(crate) resource: u32,
     pub(crate) scope: u32,
     chunk: u32,
@@ -86,7 +85,11 @@ pub struct SpanTable {
     chunks: Vec<Bytes>,
     chunk_bytes: usize,
     rows: Vec<Row>,
+    /// The trace of each row, apart because a search looks at it for every row it finds.
+    trace_of: Vec<u32>,
     traces: Vec<TraceRows>,
+    /// The traces that are marked as split.
+    split: Vec<u32>,
     trace_index: HashTable<u32>,
     resources: Records<ResourceRecord>,
     scopes: Records<ScopeRecord>,
@@ -105,7 +108,9 @@ impl SpanTable {
             chunks: Vec::new(),
             chunk_bytes: 0,
             rows: Vec::new(),
+            trace_of: Vec::new(),
             traces: Vec::new(),
+            split: Vec::new(),
             trace_index: HashTable::new(),
             resources: Records::new(seed),
             scopes: Records::new(seed),
@@ -154,6 +159,7 @@ impl SpanTable {
             let trace = self.note_trace(trace, row, start, end);
             let (first, last) = self.bounds.unwrap_or((start, end));
             self.bounds = Some((first.min(start), last.max(end)));
+            self.trace_of.push(trace);
             self.rows.push(Row {
                 start,
                 end,
@@ -161,7 +167,6 @@ impl SpanTable {
                 parent_id: view.parent().map_or([0; 8], |parent| parent.0),
                 kind: view.kind,
                 status: view.status_code,
-                trace,
                 resource,
                 scope,
                 chunk: narrow(self.chunks.len()),
@@ -221,14 +226,22 @@ impl SpanTable {
 
     /// Marks a trace as one whose other spans may lie elsewhere. No effect on an unknown ordinal.
     pub fn mark_split(&mut self, trace: u32) {
-        if let Some(trace) = self.traces.get_mut(trace as usize) {
-            trace.split = true;
+        if let Some(entry) = self.traces.get_mut(trace as usize)
+            && !entry.split
+        {
+            entry.split = true;
+            self.split.push(trace);
         }
     }
 
     /// Whether the trace was marked.
     pub fn is_split(&self, trace: u32) -> bool {
         self.traces.get(trace as usize).is_some_and(|trace| trace.split)
+    }
+
+    /// The ordinals of the marked traces, in no particular order.
+    pub fn split_traces(&self) -> &[u32] {
+        &self.split
     }
 
     /// The id of a trace by its ordinal.
@@ -249,7 +262,7 @@ impl SpanTable {
     /// About how many bytes of memory the table takes, with the buffers it keeps.
     pub fn memory_bytes(&self) -> usize {
         self.chunk_bytes
-            + self.rows.capacity() * size_of::<Row>()
+            + self.rows.capacity() * (size_of::<Row>() + 4)
             + self.traces.capacity() * size_of::<TraceRows>()
             + self.trace_index.capacity() * 5
             + self.resources.memory_bytes()

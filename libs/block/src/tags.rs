@@ -48,7 +48,10 @@ pub struct TagValuesEnd {
 pub type TagValueSink<'a> = dyn FnMut(TagValue) -> ControlFlow<()> + 'a;
 
 /// The names of all attributes, of one scope or of all, sorted.
-pub(crate) fn names(source: &impl IndexSource, scope: Option<Scope>) -> Vec<TagName> {
+pub(crate) fn names(
+    source: &impl IndexSource,
+    scope: Option<Scope>,
+) -> Result<Vec<TagName>, BlockError> {
     let mut names = Vec::new();
     source.visit_keys(&mut |key_scope, name, rows| {
         let found = match key_scope {
@@ -65,7 +68,9 @@ pub(crate) fn names(source: &impl IndexSource, scope: Option<Scope>) -> Vec<TagN
         [(Scope::Resource, RecordKind::Resource), (Scope::Instrumentation, RecordKind::Scope)]
     {
         if scope.is_none_or(|wanted| wanted == found) {
-            for ordinal in 0..source.record_count(kind) {
+            let counts = source.count_record_rows(kind)?;
+            let records = (0..source.record_count(kind)).zip(counts);
+            for (ordinal, _) in records.filter(|(_, rows)| *rows > 0) {
                 // A damaged record names nothing; whoever reads its spans reports the damage.
                 let _ =
                     record_attributes(kind, source.record_message(kind, ordinal), &mut |pair| {
@@ -77,7 +82,7 @@ pub(crate) fn names(source: &impl IndexSource, scope: Option<Scope>) -> Vec<TagN
     }
     names.sort_unstable();
     names.dedup();
-    names
+    Ok(names)
 }
 
 fn record_attributes(

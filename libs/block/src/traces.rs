@@ -46,6 +46,19 @@ pub struct TraceEntry {
     pub weight: f32,
 }
 
+/// When a trace happened and how large it is, as far as one place holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceExtent {
+    /// The trace's id.
+    pub id: TraceId,
+    /// The earliest start, nanoseconds since the epoch.
+    pub start: u64,
+    /// The latest end, nanoseconds since the epoch.
+    pub end: u64,
+    /// How many spans there are; in a table repeated ones are counted.
+    pub spans: u32,
+}
+
 impl TraceEntry {
     /// The facts as the model states them.
     pub fn summary(&self) -> TraceSummary {
@@ -161,6 +174,8 @@ pub struct TraceTable {
     traces: Vec<TraceEntry>,
     /// The end of each trace's rows, apart because it is looked at for every row that is found.
     row_ends: Vec<u32>,
+    /// What is looked at of every trace that is found.
+    extents: Vec<TraceExtent>,
 }
 
 impl TraceTable {
@@ -190,7 +205,14 @@ impl TraceTable {
         }
         read_services(&mut reader, &mut traces, &texts)?;
         let row_ends = traces.iter().map(|trace| trace.rows.end).collect();
-        Ok(TraceTable { traces, row_ends })
+        let extent = |trace: &TraceEntry| TraceExtent {
+            id: trace.id,
+            start: trace.start,
+            end: trace.end,
+            spans: trace.rows.end - trace.rows.start,
+        };
+        let extents = traces.iter().map(extent).collect();
+        Ok(TraceTable { traces, row_ends, extents })
     }
 
     /// All traces, ascending by id. The position is the trace's ordinal.
@@ -206,6 +228,11 @@ impl TraceTable {
     /// A trace by its ordinal.
     pub fn get(&self, ordinal: u32) -> Option<&TraceEntry> {
         self.traces.get(ordinal as usize)
+    }
+
+    /// When and how large a trace is, by its ordinal.
+    pub fn extent(&self, ordinal: u32) -> Option<&TraceExtent> {
+        self.extents.get(ordinal as usize)
     }
 
     /// The ordinal of the trace that a row belongs to.
@@ -246,7 +273,7 @@ impl TraceTable {
     /// About how many bytes of memory the table takes.
     pub fn memory_bytes(&self) -> usize {
         let services: usize = self.traces.iter().map(|trace| trace.services.len()).sum();
-        self.traces.len() * (size_of::<TraceEntry>() + 4) + services * size_of::<ServiceStats>()
+        self.traces.len() * (size_of::<TraceEntry>() + size_of::<TraceExtent>() + 4) + services * size_of::<ServiceStats>()
     }
 }
 
@@ -353,7 +380,7 @@ mod tests {
         ) {
             let mut end = 0;
             let row_ends = lengths.iter().map(|length| { end += length; end }).collect();
-            let table = TraceTable { traces: Vec::new(), row_ends };
+            let table = TraceTable { row_ends, ..TraceTable::default() };
             let expected: BTreeSet<u32> =
                 rows.iter().filter_map(|row| table.trace_of_row(*row)).collect();
             let found = table.traces_of_rows(rows.into_iter());

@@ -256,10 +256,7 @@ impl RowIndex for BlockSearch {
     }
 
     fn candidate(&self, ordinal: u32) -> Option<Candidate> {
-        let trace = self.traces().get(ordinal)?;
-        let (start, end) = (UnixNanos(trace.start), UnixNanos(trace.end));
-        let spans = trace.rows.end.saturating_sub(trace.rows.start);
-        Some(Candidate { ordinal, id: trace.id, start, end, spans })
+        Some(Candidate::new(ordinal, self.traces().extent(ordinal)?))
     }
 
     fn add_rows(&self, ordinal: u32, rows: &mut RowSet) {
@@ -351,7 +348,8 @@ impl SpanSource for BlockSource {
     async fn tag_names(&self, scope: Option<Scope>) -> Result<Vec<(Scope, Arc<str>)>, QueryError> {
         let index = self.index().await?;
         self.compute(move || {
-            Ok(index.tag_names(scope).into_iter().map(|name| (name.scope, name.name)).collect())
+            let names = index.tag_names(scope)?.into_iter();
+            Ok(names.map(|name| (name.scope, name.name)).collect())
         })
         .await
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use clew_block::RowSet;
+use clew_block::{RowSet, TraceExtent};
 use clew_model::{Trace, TraceId, UnixNanos};
 use clew_proto::query::v1::FoundTrace;
 use clew_traceql::plan::{Prefilter, Scope};
@@ -84,6 +84,13 @@ pub struct Candidate {
     pub end: UnixNanos,
     /// How many spans it has here, counting repeated ones.
     pub spans: u32,
+}
+
+impl Candidate {
+    pub(crate) fn new(ordinal: u32, extent: &TraceExtent) -> Candidate {
+        let TraceExtent { id, start, end, spans } = *extent;
+        Candidate { ordinal, id, start: UnixNanos(start), end: UnixNanos(end), spans }
+    }
 }
 
 /// Which traces of a source are wanted.

@@ -94,21 +94,6 @@ struct Cut<'a> {
     rows_max: u32,
 }
 
-impl Cut<'_> {
-    /// Whether a row below the cut has the attribute. A table counts its resources and scopes
-    /// beyond the cut too.
-    fn has(&self, name: &TagName) -> Result<bool, BlockError> {
-        match name.scope {
-            Scope::Span | Scope::Event | Scope::Link => Ok(true),
-            Scope::Resource | Scope::Instrumentation => {
-                let field = Field::Attribute(name.scope, Arc::clone(&name.name));
-                let found = self.lookup(&Condition { field, test: Test::Exists })?;
-                Ok(!found.rows.is_empty())
-            }
-        }
-    }
-}
-
 impl RowIndex for Cut<'_> {
     fn lookup(&self, condition: &Condition) -> Result<LookupResult, BlockError> {
         self.table.lookup(condition, self.rows_max)
@@ -123,19 +108,11 @@ impl RowIndex for Cut<'_> {
     }
 
     fn traces_of(&self, rows: &RowSet) -> RowSet {
-        // Rows are in the order of arrival and lead to traces in any order.
-        let mut traces: Vec<u32> =
-            rows.iter().filter_map(|row| self.table.trace_of_row(row)).collect();
-        traces.sort_unstable();
-        traces.dedup();
-        RowSet::from_ascending(&traces)
+        RowSet::from_ascending(&self.table.traces_of_rows(rows.iter()))
     }
 
     fn candidate(&self, ordinal: u32) -> Option<Candidate> {
-        let id = self.table.trace_id(ordinal)?;
-        let extent = self.table.trace_extent(ordinal, self.rows_max)?;
-        let (start, end) = (UnixNanos(extent.start), UnixNanos(extent.end));
-        Some(Candidate { ordinal, id, start, end, spans: extent.spans })
+        Some(Candidate::new(ordinal, &self.table.trace_extent(ordinal, self.rows_max)?))
     }
 
     fn add_rows(&self, ordinal: u32, rows: &mut RowSet) {
@@ -201,9 +178,10 @@ impl SpanSource for TableSource {
     async fn split_ids(&self) -> Result<Vec<TraceId>, QueryError> {
         self.compute(|table, rows_max| {
             let cut = Cut { table, rows_max };
-            let mut ids: Vec<TraceId> = (0..table.trace_count())
-                .filter(|ordinal| table.is_split(*ordinal))
-                .filter_map(|ordinal| cut.candidate(ordinal))
+            let mut ids: Vec<TraceId> = table
+                .split_traces()
+                .iter()
+                .filter_map(|ordinal| cut.candidate(*ordinal))
                 .map(|candidate| candidate.id)
                 .collect();
             ids.sort_unstable();
@@ -214,14 +192,8 @@ impl SpanSource for TableSource {
 
     async fn tag_names(&self, scope: Option<Scope>) -> Result<Vec<(Scope, Arc<str>)>, QueryError> {
         self.compute(move |table, rows_max| {
-            let cut = Cut { table, rows_max };
-            let mut names = Vec::new();
-            for name in table.tag_names(scope, rows_max) {
-                if cut.has(&name)? {
-                    names.push((name.scope, name.name));
-                }
-            }
-            Ok(names)
+            let names = table.tag_names(scope, rows_max)?.into_iter();
+            Ok(names.map(|name| (name.scope, name.name)).collect())
         })
         .await
     }

@@ -116,7 +116,10 @@ impl BlockSearch {
     }
 
     /// The names of attributes that spans have, of one scope or of all, sorted.
-    pub fn tag_names(&self, scope: Option<Scope>) -> Vec<TagName> {
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] when the index is damaged.
+    pub fn tag_names(&self, scope: Option<Scope>) -> Result<Vec<TagName>, BlockError> {
         tags::names(self, scope)
     }
 

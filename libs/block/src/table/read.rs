@@ -8,7 +8,7 @@ use clew_model::otlp::SpanView;
 use clew_model::trace::{ResourceRecord, SpanRecord, Trace, TraceSummary};
 use clew_traceql::plan::{Condition, Field, Scope};
 
-use super::SpanTable;
+use super::{SpanTable, TraceRows};
 use crate::codec::narrow;
 use crate::error::BlockError;
 use crate::extract::visit_texts;
@@ -20,6 +20,7 @@ use crate::source::{IndexSource, KeyFacts, Place, RecordKind, TermRef, TermVisit
 use crate::tags::{self, TagName, TagValueSink, TagValuesEnd};
 use crate::term::KeyScope;
 use crate::terms::{KeyEntry, TermEntry};
+use crate::traces::TraceExtent;
 
 impl SpanTable {
     /// The rows below `rows_max` that can pass a condition.
@@ -47,7 +48,23 @@ impl SpanTable {
 
     /// The ordinal of the trace that a row belongs to.
     pub fn trace_of_row(&self, row: u32) -> Option<u32> {
-        self.rows.get(row as usize).map(|row| row.trace)
+        self.trace_of.get(row as usize).copied()
+    }
+
+    /// The ordinals of the traces that have one of the rows; ascending, each once.
+    pub fn traces_of_rows(&self, rows: impl Iterator<Item = u32>) -> Vec<u32> {
+        let mut bits = vec![0u64; self.traces.len().div_ceil(64)];
+        for trace in rows.filter_map(|row| self.trace_of.get(row as usize)) {
+            bits[*trace as usize / 64] |= 1 << (trace % 64);
+        }
+        let mut ordinals = Vec::new();
+        for (at, mut word) in (0u32..).zip(bits) {
+            while word != 0 {
+                ordinals.push(at * 64 + word.trailing_zeros());
+                word &= word - 1;
+            }
+        }
+        ordinals
     }
 
     /// A span's start and end, nanoseconds since the epoch. The end is never before the start.
@@ -64,14 +81,16 @@ impl SpanTable {
     /// since the epoch, and how many spans there are; `None` if there are none.
     pub fn trace_extent(&self, trace: u32, rows_max: u32) -> Option<TraceExtent> {
         let known = self.traces.get(trace as usize)?;
+        let TraceRows { id, start, end, rows: spans, .. } = *known;
         if known.last < rows_max {
-            return Some(TraceExtent { start: known.start, end: known.end, spans: known.rows });
+            return Some(TraceExtent { id, start, end, spans });
         }
         let extent = |row: u32| {
             let row = &self.rows[row as usize];
-            TraceExtent { start: row.start, end: row.end, spans: 1 }
+            TraceExtent { id, start: row.start, end: row.end, spans: 1 }
         };
         self.trace_rows(trace, rows_max).map(extent).reduce(|a, b| TraceExtent {
+            id,
             start: a.start.min(b.start),
             end: a.end.max(b.end),
             spans: a.spans + b.spans,
@@ -121,7 +140,14 @@ impl SpanTable {
     }
 
     /// The names of attributes that spans below `rows_max` have, of one scope or of all, sorted.
-    pub fn tag_names(&self, scope: Option<Scope>, rows_max: u32) -> Vec<TagName> {
+    ///
+    /// # Errors
+    /// [`BlockError`]; none is known for a table in memory.
+    pub fn tag_names(
+        &self,
+        scope: Option<Scope>,
+        rows_max: u32,
+    ) -> Result<Vec<TagName>, BlockError> {
         tags::names(&self.view(rows_max), scope)
     }
 
@@ -143,17 +169,6 @@ impl SpanTable {
     fn view(&self, rows_max: u32) -> TableView<'_> {
         TableView { table: self, rows_max: rows_max.min(self.row_count()) }
     }
-}
-
-/// When a trace happened as far as a table holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceExtent {
-    /// The earliest start, nanoseconds since the epoch.
-    pub start: u64,
-    /// The latest end, nanoseconds since the epoch.
-    pub end: u64,
-    /// How many spans there are, repeated ones counted.
-    pub spans: u32,
 }
 
 /// What a table knows of a row without reading its span.

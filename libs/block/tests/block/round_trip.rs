@@ -281,7 +281,7 @@ proptest! {
         let opened = open(&block_of(&[&table])).unwrap();
         let traces = merged(&buffers);
         for scope in [Scope::Span, Scope::Resource, Scope::Event, Scope::Link, Scope::Instrumentation] {
-            let found: BTreeSet<String> = opened.search.tag_names(Some(scope)).iter()
+            let found: BTreeSet<String> = opened.search.tag_names(Some(scope)).unwrap().iter()
                 .map(|name| name.name.to_string()).collect();
             let summary = Trace { id: TraceId([1; 16]), spans: Vec::new() }.summary();
             for key in ["k", "l", "k\u{0}", "service.name", "name"] {
@@ -290,7 +290,7 @@ proptest! {
                     .any(|span| values(span, &summary, &field).is_some_and(|found| !found.is_empty()));
                 prop_assert_eq!(found.contains(key), there, "{:?} {}", scope, key);
             }
-            let of_table = table.tag_names(Some(scope), table.row_count());
+            let of_table = table.tag_names(Some(scope), table.row_count()).unwrap();
             prop_assert!(found.iter().all(|name| of_table.iter().any(|tag| *tag.name == **name)));
         }
     }
