@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use clew_block::{BlockError, LookupResult, RowSet, SpanTable, TagName};
+use clew_block::{BlockError, LookupResult, RowSet, SpanTable};
 use clew_model::{Trace, TraceId, UnixNanos};
 use clew_node::Tasks;
 use clew_proto::query::v1::FoundTrace;
-use clew_traceql::plan::{Condition, Field, Scope, Test};
+use clew_traceql::plan::{Condition, Scope};
 use clew_traceql::value::Static;
 use parking_lot::RwLock;
 
