@@ -64,10 +64,7 @@ impl Strings {
     }
 
     /// Reads a column of `count` values.
-    pub(super) fn read(
-        from: &mut StreamReaders<'_>,
-        count: usize,
-    ) -> Result<Strings, BlockError> {
+    pub(super) fn read(from: &mut StreamReaders<'_>, count: usize) -> Result<Strings, BlockError> {
         match from.codes.u8()? {
             FORM_DISTINCT => Strings::read_distinct(from, count),
             FORM_ALL => Strings::read_all(from, count),
@@ -138,7 +135,7 @@ impl Strings {
         let pattern = from.text.take(length)?;
         let digits = pattern.iter().filter(|byte| **byte == 0).count();
         let packed = digits.div_ceil(2);
-        let packed_all = packed.checked_mul(count).unwrap_or(usize::MAX);
+        let packed_all = packed.saturating_mul(count);
         let plain = from.plain.take(packed_all)?;
         let bytes_max = length.checked_mul(count).filter(|bytes| *bytes <= u32::MAX as usize);
         // A pattern with few digits would unpack to far more than is stored.

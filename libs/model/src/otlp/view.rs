@@ -252,9 +252,8 @@ impl<'a> AnyValueView<'a> {
                 if *last >= 0x80 || others.iter().any(|byte| *byte < 0x80) {
                     return None;
                 }
-                let value = number.iter().rev().fold(0, |sum: u64, byte| {
-                    sum << 7 | u64::from(byte & 0x7f)
-                });
+                let value =
+                    number.iter().rev().fold(0, |sum: u64, byte| sum << 7 | u64::from(byte & 0x7f));
                 Some(AnyValueView::Int(value.cast_signed()))
             }
             [0x21, bits @ ..] => {
