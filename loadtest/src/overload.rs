@@ -10,7 +10,7 @@ use clew_node::Deps;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::measure::{Point, Stats, Totals};
+use crate::measure::{Point, Stats};
 use crate::own_server::{OwnServer, Setup};
 use crate::report::Report;
 use crate::send::{Cast, Extent, Outcome, Pace, Plan, run as send};
@@ -23,6 +23,14 @@ use crate::workload::{DataSet, GENERATOR_VERSION};
 const TIMES: f64 = 2.0;
 /// How long a refused request is repeated; then its spans are lost to the client.
 const RETRY_FOR: Duration = Duration::from_secs(2);
+/// How long an answer is waited for: what exporters do when nothing else is said.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// About how many spans a request carries.
+const SPANS_PER_REQUEST: f64 = 350.0;
+/// Connections of senders that do not wait.
+const CONNECTIONS: usize = 16;
+/// The most requests under way on one of them; each holds some 170 kB here.
+const IN_FLIGHT_MAX: usize = 256;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -50,6 +58,8 @@ pub struct Overload {
     pub refused: u64,
     /// How many of these it gave a pause for.
     pub hinted: u64,
+    /// Attempts that it did not answer in the time an exporter waits.
+    pub unanswered: u64,
     /// Its peak memory, in bytes.
     pub peak_rss_bytes: u64,
     /// What it must not exceed.
@@ -59,7 +69,8 @@ pub struct Overload {
 impl Overload {
     /// Whether the promises were kept; how much was taken is for people to judge.
     pub fn is_clean(&self) -> bool {
-        self.refused == self.hinted && self.peak_rss_bytes <= self.memory_max
+        let answered = self.refused == self.hinted && self.unanswered == 0;
+        answered && self.peak_rss_bytes <= self.memory_max
     }
 }
 
@@ -73,18 +84,20 @@ pub async fn run(
     deps: &Deps,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Report, Error> {
-    let Trial { outcome, totals, .. } = trial(options, Pace::FlatOut, deps, &mut progress).await?;
-    let sustained = totals.spans_acked as f64 / outcome.elapsed.as_secs_f64().max(1e-9);
+    let Trial { stats, .. } = trial(options, Pace::FlatOut, deps, &mut progress).await?;
+    let sustained = rate(&stats.points(), options.time);
     let offered = sustained * TIMES;
     let pace = Pace::Rate { spans_per_second: offered.max(1.0), ramp: Duration::ZERO };
     let trial = trial(options, pace, deps, &mut progress).await?;
-    let Trial { mut server, outcome, totals, stats, tempo } = trial;
+    let Trial { mut server, outcome, stats, tempo } = trial;
+    let totals = stats.totals();
     let overload = Overload {
         sustained,
         offered,
-        taken: totals.spans_acked as f64 / outcome.elapsed.as_secs_f64().max(1e-9),
-        refused: totals.attempts_retried,
+        taken: rate(&stats.points(), options.time),
+        refused: totals.attempts_put_off,
         hinted: totals.attempts_hinted,
+        unanswered: totals.attempts_unanswered,
         peak_rss_bytes: server.process().usage()?.peak_rss_bytes,
         memory_max: options.memory_max,
     };
@@ -102,7 +115,6 @@ pub async fn run(
 struct Trial {
     server: OwnServer,
     outcome: Outcome,
-    totals: Totals,
     stats: Arc<Stats>,
     tempo: Tempo,
 }
@@ -115,7 +127,10 @@ async fn trial(
 ) -> Result<Trial, Error> {
     let mut server = OwnServer::start(options.setup.clone(), &deps.clock).await?;
     // Senders that wait are few; those that do not are as many as the rate needs.
-    let (connections, in_flight) = if pace == Pace::FlatOut { (4, 4) } else { (16, 64) };
+    let (connections, in_flight) = match pace {
+        Pace::FlatOut => (4, 4),
+        Pace::Rate { spans_per_second, .. } => (CONNECTIONS, in_flight(spans_per_second)),
+    };
     let plan = Plan {
         data_set: data_set(deps),
         extent: Extent::Time(options.time),
@@ -129,8 +144,7 @@ async fn trial(
         found_within: Duration::from_secs(1),
         tenant_header: false,
     };
-    let manners =
-        Manners { headers: Vec::new(), timeout: Duration::from_secs(30), tenant_header: false };
+    let manners = Manners { headers: Vec::new(), timeout: ANSWER_WITHIN, tenant_header: false };
     let tempo = Tempo::new(&server.query_url(), manners.clone(), deps.clock.clone())?;
     let stats = Arc::new(Stats::default());
     let process = server.process().clone();
@@ -151,8 +165,26 @@ async fn trial(
     let told = |point: &Point, in_flight| progress(Progress::Sent(point, in_flight, &stats));
     let outcome = send(&plan, cast, deps, told).await?;
     server.check_alive()?;
-    let totals = stats.totals();
-    Ok(Trial { server, outcome, totals, stats, tempo })
+    Ok(Trial { server, outcome, stats, tempo })
+}
+
+/// Requests under way per connection while no answer comes as long as it is waited for.
+fn in_flight(spans_per_second: f64) -> usize {
+    let requests = spans_per_second / SPANS_PER_REQUEST * ANSWER_WITHIN.as_secs_f64();
+    let is_enough = |each: &usize| (each * CONNECTIONS) as f64 >= requests;
+    (1..IN_FLIGHT_MAX).find(is_enough).unwrap_or(IN_FLIGHT_MAX)
+}
+
+/// Acknowledged spans per second while spans were offered, `time` long; what comes in of the rest
+/// when no more is offered would make it look slower or faster than it is.
+fn rate(points: &[Point], time: Duration) -> f64 {
+    let (mut spans, mut end) = (0.0, 0.0);
+    let within = |point: &&Point| point.at_seconds <= time.as_secs_f64() + 0.5;
+    for point in points.iter().take_while(within) {
+        spans += point.spans_per_second * (point.at_seconds - end);
+        end = point.at_seconds;
+    }
+    if end > 0.0 { spans / end } else { 0.0 }
 }
 
 /// More than can be sent in the time.
@@ -167,5 +199,35 @@ fn data_set(deps: &Deps) -> DataSet {
         concurrent_traces: 64,
         traces: 1 << 36,
         tenants: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Summary;
+
+    #[test]
+    fn the_rate_is_of_the_time_while_spans_were_offered() {
+        let point = |at_seconds, spans_per_second| Point {
+            at_seconds,
+            spans_per_second,
+            retried: 0,
+            ack: Summary::default(),
+            read: Summary::default(),
+            found: Summary::default(),
+            cpu_cores: None,
+            rss_bytes: None,
+        };
+        let points = [point(1.0, 100.0), point(2.0, 300.0), point(3.0, 5.0), point(9.0, 0.0)];
+        assert!((rate(&points, Duration::from_secs(2)) - 200.0).abs() < 1e-9);
+        assert!((rate(&[], Duration::from_secs(2))).abs() < 1e-9);
+    }
+
+    #[test]
+    fn senders_are_as_many_as_the_rate_needs() {
+        assert_eq!(in_flight(1.0), 1);
+        assert_eq!(in_flight(56_000.0), 100);
+        assert_eq!(in_flight(1e9), 256);
     }
 }

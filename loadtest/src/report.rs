@@ -17,6 +17,7 @@ use crate::measure::{Point, ReadKind, Stats, Summary, Totals};
 use crate::overload::Overload;
 use crate::queries::Cost;
 use crate::send::Outcome;
+use crate::soak::Crash;
 use crate::verify::Verified;
 use crate::workload::DataSet;
 
@@ -31,6 +32,8 @@ pub struct Report {
     pub data_set: DataSet,
     /// How sending went.
     pub sending: Option<Sending>,
+    /// How the server was killed meanwhile, if it was.
+    pub crash: Option<Crash>,
     /// How the server bore more than it can take, if that was tried.
     pub overload: Option<Overload>,
     /// Reads while sending, by kind.
@@ -115,6 +118,7 @@ impl Report {
             server: server.to_owned(),
             data_set: data_set.clone(),
             sending: None,
+            crash: None,
             overload: None,
             reads: BTreeMap::new(),
             verified: None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clew_model::UnixNanos;
 use clew_node::Deps;
+use serde::Serialize;
 
 use crate::error::Error;
 use crate::measure::{Point, Stats};
@@ -35,6 +36,15 @@ pub struct Options {
     pub reads: f64,
     /// How thoroughly to check.
     pub depth: Depth,
+}
+
+/// How the server was killed.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Crash {
+    /// How long spans had been sent, in seconds.
+    pub at_seconds: f64,
+    /// From then until it was ready again, in seconds.
+    pub away_seconds: f64,
 }
 
 /// What is told while it runs.
@@ -93,15 +103,22 @@ pub async fn run(
     };
     let told = |point: &Point, in_flight| progress(Progress::Sent(point, in_flight, &stats));
     let crash = async {
+        let start = deps.clock.monotonic();
         deps.clock.sleep(options.time / 2).await;
-        server.crash_and_restart().await
+        let killed = deps.clock.monotonic();
+        server.crash_and_restart().await?;
+        let ready = deps.clock.monotonic();
+        Ok::<_, Error>(Crash {
+            at_seconds: killed.saturating_sub(start).as_secs_f64(),
+            away_seconds: ready.saturating_sub(killed).as_secs_f64(),
+        })
     };
     let (sent, crashed) = futures::join!(send(&plan, cast, deps, told), crash);
-    crashed?;
+    let crash = crashed?;
     let outcome = sent?;
     server.check_alive()?;
     let report = Report::about(&server.query_url(), &outcome.ledger.data_set);
-    let report = report.sent(&outcome, &stats);
+    let report = Report { crash: Some(crash), ..report.sent(&outcome, &stats) };
     progress(Progress::Checking("making the right answers"));
     let truth = Truth::new(outcome.ledger, &deps.tasks).await?;
     let step = |what: &str| progress(Progress::Checking(what));

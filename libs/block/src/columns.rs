@@ -243,15 +243,18 @@ mod tests {
         ];
         let mut writer = ColumnsWriter::default();
         for (parent, row) in rows {
-            writer.push(row, &ColumnRow {
-                span_id: u64::from(row).to_be_bytes(),
-                start_in_trace: u64::from(row) * 10,
-                duration: u64::MAX - u64::from(row),
-                resource: row,
-                kind: 3,
-                status: 2,
-                parent,
-            });
+            writer.push(
+                row,
+                &ColumnRow {
+                    span_id: u64::from(row).to_be_bytes(),
+                    start_in_trace: u64::from(row) * 10,
+                    duration: u64::MAX - u64::from(row),
+                    resource: row,
+                    kind: 3,
+                    status: 2,
+                    parent,
+                },
+            );
         }
         let mut bytes = Vec::new();
         writer.finish(&mut bytes);

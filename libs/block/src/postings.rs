@@ -222,12 +222,7 @@ impl Postings {
 }
 
 /// Adds the rows of a stored list of `count` rows to `into`.
-fn read_postings(
-    bytes: &[u8],
-    count: u32,
-    rows: u32,
-    into: &mut RowSet,
-) -> Result<(), BlockError> {
+fn read_postings(bytes: &[u8], count: u32, rows: u32, into: &mut RowSet) -> Result<(), BlockError> {
     let corrupt = |reason| BlockError::corrupt(SECTION, reason);
     if is_dense(count, rows) {
         let bitmap =

@@ -60,7 +60,11 @@ pub(crate) fn visit(
         Some(Plan::Probes(probes)) => {
             for probe in &probes {
                 source.visit_terms(key.handle, Some(probe), &mut |term| {
-                    if probe.matches(term.value) { take(term) } else { Ok(ControlFlow::Continue(())) }
+                    if probe.matches(term.value) {
+                        take(term)
+                    } else {
+                        Ok(ControlFlow::Continue(()))
+                    }
                 })?;
             }
         }

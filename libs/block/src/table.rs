@@ -209,7 +209,15 @@ impl SpanTable {
             return ordinal;
         }
         let ordinal = narrow(self.traces.len());
-        self.traces.push(TraceRows { id, first: row, last: row, start, end, rows: 1, split: false });
+        self.traces.push(TraceRows {
+            id,
+            first: row,
+            last: row,
+            start,
+            end,
+            rows: 1,
+            split: false,
+        });
         let (seed, traces) = (self.seed, &self.traces);
         self.trace_index.insert_unique(hash64(seed, &id.0), ordinal, |other| {
             hash64(seed, &traces[*other as usize].id.0)

@@ -78,7 +78,6 @@ impl RareValues {
         let end = self.rows.partition_point(|row| *row < rows_max);
         self.rows[..end].iter().copied().zip(self.values.iter().copied())
     }
-
 }
 
 impl KeyEntry {

@@ -215,7 +215,7 @@ impl BlockSource {
             let bytes = bytes.saturating_add(search.memory_bytes());
             Ok(Entry { cached: Cached::Search(Arc::new(search)), bytes })
         };
-        match self.part(Part::Search, make).await? {
+        match Box::pin(self.part(Part::Search, make)).await? {
             Cached::Search(search) => Ok(search),
             _ => Err(self.confused()),
         }

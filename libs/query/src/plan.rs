@@ -14,8 +14,8 @@ use clew_traceql::{CompareOp, FieldExpr, FieldRef, Static, referenced_fields};
 
 pub(crate) use self::legacy::TagRule;
 use crate::QueryError;
-use crate::ids::{SplitSet, decode_ids};
 use crate::decisive::decides;
+use crate::ids::{SplitSet, decode_ids};
 use crate::source::{Selection, TimeRange};
 
 /// What decides whether a trace is found. Pipelines, structural operators and aggregates will be

@@ -33,6 +33,7 @@ pub fn compare(before: &BenchReport, after: &BenchReport) -> Result<String, Erro
 }
 
 type Pair = (String, Option<f64>, Option<f64>);
+type Measure = fn(&QueryCost) -> f64;
 
 /// The numbers of both by name, in the order of the second, then what only the first has.
 fn pairs(before: &BenchReport, after: &BenchReport) -> Vec<Pair> {
@@ -63,9 +64,9 @@ fn numbers(report: &BenchReport) -> Vec<(String, f64)> {
             numbers.push((format!("  {group}: {}", figure.name.trim()), figure.measured));
         }
     }
-    let places: [(&str, fn(&QueryCost) -> f64); 2] =
+    let measures: [(&str, Measure); 2] =
         [("CPU ms", |cost| cost.cpu_ms), ("p50 ms", |cost| cost.p50_ms)];
-    for (what, pick) in places {
+    for (what, pick) in measures {
         for query in &report.queries {
             numbers.push((format!("{}, fresh, {what}", query.class), pick(&query.fresh)));
             numbers.push((format!("{}, flushed, {what}", query.class), pick(&query.flushed)));

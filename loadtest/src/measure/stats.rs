@@ -35,10 +35,14 @@ pub struct Totals {
     pub bytes_acked: u64,
     /// Requests that were acknowledged.
     pub requests_acked: u64,
-    /// Attempts that were answered with "retry", or not at all, and repeated.
-    pub attempts_retried: u64,
-    /// How many of these the server gave a pause for.
+    /// Attempts the server refused for now.
+    pub attempts_put_off: u64,
+    /// How many of these it gave a pause for.
     pub attempts_hinted: u64,
+    /// Attempts without an answer, at all or in time.
+    pub attempts_unanswered: u64,
+    /// Attempts that were repeated after one of these.
+    pub attempts_retried: u64,
     /// Requests whose fate is unknown: given up, or refused.
     pub requests_unknown: u64,
     /// Spans the server said it rejected, in requests it took.
@@ -66,6 +70,8 @@ pub struct Point {
     pub ack: Summary,
     /// Latency of reads of all kinds.
     pub read: Summary,
+    /// From an ack to the first read that finds the span.
+    pub found: Summary,
     /// Processor use of the server, in cores.
     pub cpu_cores: Option<f64>,
     /// Memory of the server, in bytes.
@@ -94,6 +100,7 @@ struct Interval {
     retried: u64,
     ack: Histogram,
     read: Histogram,
+    found: Histogram,
     usage: Option<Usage>,
 }
 
@@ -110,16 +117,34 @@ impl Stats {
         inner.interval.ack.record(latency);
     }
 
-    /// An attempt failed and is repeated.
-    pub fn retried(&self, hinted: bool, reason: &str) {
+    /// The server refused an attempt for now; `hinted` if it said for how long.
+    pub fn put_off(&self, hinted: bool, reason: &str) {
         let inner = &mut *self.0.lock();
-        inner.totals.attempts_retried += 1;
+        inner.totals.attempts_put_off += 1;
         inner.totals.attempts_hinted += u64::from(hinted);
-        inner.interval.retried += 1;
         inner.note(reason);
     }
 
-    /// A request was given up or refused.
+    /// An attempt had no answer, at all or in time.
+    pub fn unanswered(&self, reason: &str) {
+        let inner = &mut *self.0.lock();
+        inner.totals.attempts_unanswered += 1;
+        inner.note(reason);
+    }
+
+    /// An attempt is repeated.
+    pub fn retried(&self) {
+        let inner = &mut *self.0.lock();
+        inner.totals.attempts_retried += 1;
+        inner.interval.retried += 1;
+    }
+
+    /// A request is not repeated any more.
+    pub fn given_up(&self) {
+        self.0.lock().totals.requests_unknown += 1;
+    }
+
+    /// A request was refused for good.
     pub fn unknown(&self, reason: &str) {
         let inner = &mut *self.0.lock();
         inner.totals.requests_unknown += 1;
@@ -138,8 +163,9 @@ impl Stats {
     pub fn read(&self, kind: ReadKind, latency: Duration) {
         let inner = &mut *self.0.lock();
         inner.reads.entry(kind).or_default().record(latency);
-        if matches!(kind, ReadKind::ById | ReadKind::Search) {
-            inner.interval.read.record(latency);
+        match kind {
+            ReadKind::ById | ReadKind::Search => inner.interval.read.record(latency),
+            ReadKind::FoundById | ReadKind::FoundBySearch => inner.interval.found.record(latency),
         }
     }
 
@@ -182,6 +208,7 @@ impl Stats {
             retried: last.retried,
             ack: last.ack.summary(),
             read: last.read.summary(),
+            found: last.found.summary(),
             cpu_cores,
             rss_bytes: usage.map(|usage| usage.rss_bytes),
         };
@@ -227,10 +254,29 @@ impl Stats {
 
 impl Inner {
     fn note(&mut self, message: &str) {
-        let full = self.messages.len() >= MESSAGES_MAX;
-        let key = if full && !self.messages.contains_key(message) { "others" } else { message };
-        *self.messages.entry(key.to_owned()).or_default() += 1;
+        let mut key = without_numbers(message);
+        if self.messages.len() >= MESSAGES_MAX && !self.messages.contains_key(&key) {
+            "others".clone_into(&mut key);
+        }
+        *self.messages.entry(key).or_default() += 1;
     }
+}
+
+/// A message with `#` for every word that has a digit, so that messages about the same thing count
+/// together whatever number, id or address they name. HTTP status codes stay.
+fn without_numbers(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut rest = message;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let is_number = word.contains(|c: char| c.is_ascii_digit()) && !out.ends_with("HTTP ");
+        out.push_str(if is_number { "#" } else { word });
+        let mut after = after.chars();
+        out.extend(after.next());
+        rest = after.as_str();
+    }
+    out
 }
 
 #[cfg(test)]
@@ -245,9 +291,13 @@ mod tests {
         };
         stats.start(Duration::ZERO, usage(10));
         stats.acked(100, 5000, Duration::from_millis(3), Duration::ZERO);
-        stats.retried(true, "busy");
+        stats.put_off(true, "busy");
+        stats.retried();
+        stats.read(ReadKind::Search, Duration::from_millis(2));
+        stats.read(ReadKind::FoundBySearch, Duration::from_millis(5));
         let first = stats.tick(Duration::from_secs(2), usage(13));
         assert_eq!((first.spans_per_second, first.retried, first.ack.count), (50.0, 1, 1));
+        assert_eq!((first.read.count, first.found.count), (1, 1));
         assert_eq!(first.cpu_cores, Some(1.5));
         let second = stats.tick(Duration::from_secs(3), None);
         assert_eq!((second.spans_per_second, second.retried), (0.0, 0));
@@ -260,11 +310,23 @@ mod tests {
     fn messages_are_bounded() {
         let stats = Stats::default();
         for number in 0..100 {
-            stats.unknown(&format!("reason {number}"));
+            stats.unknown(&"x".repeat(number));
         }
         let messages = stats.messages();
         assert_eq!(messages.len(), MESSAGES_MAX + 1);
         assert_eq!(messages["others"], 80);
         assert_eq!(stats.totals().requests_unknown, 100);
+    }
+
+    #[test]
+    fn messages_that_differ_in_numbers_count_together() {
+        let stats = Stats::default();
+        stats.put_off(true, "queue of shard 3 holds 33554100 bytes, HTTP 429");
+        stats.put_off(true, "queue of shard 11 holds 33554417 bytes, HTTP 429");
+        stats.unanswered("queue of shard 11 holds 33554417 bytes, HTTP 503");
+        let messages = stats.messages();
+        assert_eq!(messages["queue of shard # holds # bytes, HTTP 429"], 2);
+        assert_eq!(messages.len(), 2);
+        assert_eq!(without_numbers("trace 00ab-12: é 10s"), "trace #-#: é #");
     }
 }

@@ -96,6 +96,13 @@ fn put_plots(out: &mut String, points: &[Point]) {
         ];
         out.push_str(&figure("Reads", "seconds", "milliseconds", &read));
     }
+    if points.iter().any(|point| point.found.count > 0) {
+        let found = [
+            line("p50", |p| (p.found.count > 0).then_some(p.found.p50_ms)),
+            line("max", |p| (p.found.count > 0).then_some(p.found.max_ms)),
+        ];
+        out.push_str(&figure("Ack to found", "seconds", "milliseconds", &found));
+    }
     if points.iter().any(|point| point.retried > 0) {
         let retried = [line("repeated", |p| Some(p.retried as f64))];
         out.push_str(&figure("Attempts repeated", "seconds", "per interval", &retried));
@@ -162,6 +169,7 @@ mod tests {
             retried: 1,
             ack: Summary { count: 1, p50_ms: 2.0, ..Summary::default() },
             read: Summary { count: 1, p50_ms: 3.0, ..Summary::default() },
+            found: Summary { count: 1, p50_ms: 4.0, ..Summary::default() },
             cpu_cores: Some(1.0),
             rss_bytes: Some(1 << 20),
         }
@@ -188,7 +196,7 @@ mod tests {
         assert!(!page.contains("<script>") && !page.contains("http://a\"<b>"));
         assert!(!page.contains("src=") && !page.contains("href="));
         assert_eq!(page.matches("<figure>").count(), page.matches("</svg></figure>").count());
-        assert!(page.matches("<figure>").count() >= 6);
+        assert!(page.matches("<figure>").count() >= 7);
         assert!(page.contains("Something was wrong"));
     }
 }

@@ -7,6 +7,7 @@ use crate::check::Findings;
 use crate::measure::Summary;
 use crate::overload::Overload;
 use crate::queries::Cost;
+use crate::soak::Crash;
 use crate::verify::Verified;
 
 /// The report as text.
@@ -26,6 +27,13 @@ pub fn to_text(report: &Report) -> String {
         for (message, count) in &sending.messages {
             line(&mut out, &format!("{count:>8} x {message}"));
         }
+    }
+    if let Some(Crash { at_seconds, away_seconds }) = &report.crash {
+        line(
+            &mut out,
+            &format!("killed after {at_seconds:.1} s, ready again {away_seconds:.2} s later"),
+        );
+        line(&mut out, "");
     }
     if let Some(overload) = &report.overload {
         put_overload(&mut out, overload);
@@ -54,6 +62,8 @@ fn put_sending(out: &mut String, sending: &Sending) {
     row("MB per second", format!("{:.1}", sending.bytes_per_second / 1e6));
     row("bytes per span", format!("{:.0}", sending.bytes_per_span));
     row("requests acknowledged", totals.requests_acked.to_string());
+    row("attempts refused for now", totals.attempts_put_off.to_string());
+    row("attempts without an answer", totals.attempts_unanswered.to_string());
     row("attempts repeated", totals.attempts_retried.to_string());
     row("requests of unknown fate", totals.requests_unknown.to_string());
     row("spans rejected", totals.spans_rejected.to_string());
@@ -74,13 +84,14 @@ fn put_sending(out: &mut String, sending: &Sending) {
 
 fn put_overload(out: &mut String, overload: &Overload) {
     let mut row = |name: &str, value: String| line(out, &format!("{name:<34}{value:>18}"));
-    let Overload { sustained, offered, taken, refused, hinted, .. } = overload;
+    let Overload { sustained, offered, taken, refused, hinted, unanswered, .. } = overload;
     row("spans per second sustained", format!("{sustained:.0}"));
     row("spans per second offered", format!("{offered:.0}"));
     let share = taken / sustained.max(1e-9) * 100.0;
     row("spans per second taken", format!("{taken:.0} ({share:.0} %)"));
     row("attempts refused for now", refused.to_string());
     row("of these with a pause to keep", hinted.to_string());
+    row("attempts without an answer in time", unanswered.to_string());
     let (peak, most) = (overload.peak_rss_bytes as f64 / 1e6, overload.memory_max as f64 / 1e6);
     row("peak memory, MB", format!("{peak:.0} of {most:.0}"));
     line(out, if overload.is_clean() { "overload was borne" } else { "OVERLOAD WAS NOT BORNE" });

@@ -24,7 +24,7 @@ pub enum Extent {
     Traces,
     /// After the wave that reaches so many spans.
     Spans(u64),
-    /// After so much time.
+    /// After so much time, even when sending is behind its schedule by then.
     Time(Duration),
 }
 
@@ -148,10 +148,10 @@ impl Feed {
         match self.extent {
             Extent::Traces => false,
             Extent::Spans(wanted) => spans >= wanted,
-            Extent::Time(wanted) => match self.pace.due(spans) {
-                Some(due) => due >= wanted,
-                None => self.clock.monotonic().saturating_sub(start) >= wanted,
-            },
+            Extent::Time(wanted) => {
+                let is_due_later = self.pace.due(spans).is_some_and(|due| due >= wanted);
+                is_due_later || self.clock.monotonic().saturating_sub(start) >= wanted
+            }
         }
     }
 }

@@ -22,6 +22,10 @@ use crate::workload::DataSet;
 /// How often the server is looked at and the progress is shown.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The most requests that wait for a sender, apart from the waves under way: enough to bridge a
+/// pause of the makers, few enough to be sent soon when time is up.
+const MADE_AHEAD_MAX: usize = 64;
+
 /// What to send, and how.
 pub struct Plan {
     /// What.
@@ -92,7 +96,7 @@ pub async fn run(
     };
     let probes = Arc::new(make_probes(plan, tempo, &stats, deps));
     let lines = (plan.connections * plan.in_flight).max(1);
-    let (out, batches) = mpsc::channel(lines * 2);
+    let (out, batches) = mpsc::channel(lines.min(MADE_AHEAD_MAX));
     let before = process.map(Process::usage).transpose()?;
     let start = deps.clock.monotonic();
     stats.start(Duration::ZERO, before);

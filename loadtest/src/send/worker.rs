@@ -60,7 +60,7 @@ impl Senders {
         // the request is unknown in every case but an ack.
         loop {
             let sent = self.clock.monotonic();
-            match self.otlp.send(line, batch.tenant, batch.body.clone()).await {
+            let after = match self.otlp.send(line, batch.tenant, batch.body.clone()).await {
                 Sent::Acked => {
                     let now = self.clock.monotonic();
                     self.stats.acked(batch.spans, batch.bytes, now.saturating_sub(sent), lag);
@@ -76,16 +76,22 @@ impl Senders {
                     return false;
                 }
                 Sent::Retry { after, reason } => {
-                    let spent = self.clock.monotonic().saturating_sub(first);
-                    if spent >= self.retry_for {
-                        self.stats.unknown(&reason);
-                        return false;
-                    }
-                    self.stats.retried(after.is_some(), &reason);
-                    self.clock.sleep(after.unwrap_or_else(|| self.jittered(pause))).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    self.stats.put_off(after.is_some(), &reason);
+                    after
                 }
+                Sent::Unanswered { reason } => {
+                    self.stats.unanswered(&reason);
+                    None
+                }
+            };
+            let spent = self.clock.monotonic().saturating_sub(first);
+            if spent >= self.retry_for {
+                self.stats.given_up();
+                return false;
             }
+            self.stats.retried();
+            self.clock.sleep(after.unwrap_or_else(|| self.jittered(pause))).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

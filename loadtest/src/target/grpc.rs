@@ -54,7 +54,7 @@ impl Grpc {
         }
         let mut client = self.0.clone();
         if let Err(error) = client.ready().await {
-            return Sent::Retry { after: None, reason: format!("not connected: {error}") };
+            return Sent::Unanswered { reason: format!("not connected: {error}") };
         }
         match client.unary(request, PathAndQuery::from_static(EXPORT), Raw).await {
             Ok(response) => Sent::from_response(response.get_ref()),

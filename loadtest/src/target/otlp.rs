@@ -127,11 +127,11 @@ impl Otlp {
                 let retry_after = answer.retry_after.as_deref();
                 Sent::from_http(answer.status.as_u16(), retry_after, &answer.body)
             }
-            Err(reason) => Sent::Retry { after: None, reason },
+            Err(reason) => Sent::Unanswered { reason },
         }
     }
 }
 
 fn slow(timeout: Duration) -> Sent {
-    Sent::Retry { after: None, reason: format!("no answer within {timeout:?}") }
+    Sent::Unanswered { reason: format!("no answer within {timeout:?}") }
 }

@@ -20,10 +20,15 @@ pub enum Sent {
         /// What the server says.
         reason: String,
     },
-    /// Worth repeating.
+    /// Refused for now: worth repeating.
     Retry {
         /// The pause the server asks for.
         after: Option<Duration>,
+        /// What the server says.
+        reason: String,
+    },
+    /// No answer came, at all or in time: worth repeating.
+    Unanswered {
         /// What happened.
         reason: String,
     },
@@ -57,10 +62,12 @@ impl Sent {
             | Code::DataLoss => true,
             // A client must not repeat this one unless it is told when.
             Code::ResourceExhausted => after.is_some(),
-            // What a broken connection looks like.
-            Code::Unknown | Code::Internal => std::error::Error::source(status).is_some(),
             _ => false,
         };
+        // What a broken connection looks like: no server sends a cause along.
+        if std::error::Error::source(status).is_some() {
+            return Sent::Unanswered { reason };
+        }
         if again { Sent::Retry { after, reason } } else { Sent::Refused { reason } }
     }
 

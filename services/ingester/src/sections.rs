@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use clew_block::{Footer, SectionKind};
 
 /// The sections that are told apart; what else is in a block counts as [`REST`].
-const KINDS: [SectionKind; 11] = [
+const KINDS: [SectionKind; 14] = [
     SectionKind::Pages,
     SectionKind::PageDirectory,
     SectionKind::Traces,
@@ -18,6 +18,9 @@ const KINDS: [SectionKind; 11] = [
     SectionKind::Dictionary,
     SectionKind::Postings,
     SectionKind::Columns,
+    SectionKind::Shapes,
+    SectionKind::Locator,
+    SectionKind::Numbers,
 ];
 
 /// The footer itself, and sections of a later format.
@@ -58,7 +61,8 @@ mod tests {
     fn sections_and_the_rest_are_the_whole_block() {
         let tenant = TenantId::parse("shop").unwrap();
         let meta = BlockMeta { tenant, origin: Origin::default(), lineage: Vec::new() };
-        let block = BlockWriter::new(&BlockOptions::default(), meta, 1).finish().unwrap();
+        let writer = BlockWriter::new(&BlockOptions::default(), meta, 1).unwrap();
+        let block = writer.finish().unwrap();
         let footer = Footer::parse(&block).unwrap();
         let mut sections = SectionBytes::default();
         sections.add(&footer);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -164,11 +165,12 @@ impl Running {
             let bytes = self.bucket.get_range(&key, range).await.unwrap();
             let block = Block::open(&bytes).unwrap();
             for (at, entry) in block.pages().entries().iter().enumerate() {
-                let start = usize::try_from(entry.bytes.start).unwrap();
-                let end = usize::try_from(entry.bytes.end).unwrap();
-                let page = block.page(at, &bytes[start..end]).unwrap();
+                let place = |position| usize::try_from(position).unwrap();
+                let slice = |range: &Range<u64>| bytes.slice(place(range.start)..place(range.end));
+                let (packed, columns) = (slice(&entry.bytes), slice(&entry.columns));
+                let page = block.page(at, &packed, &columns).unwrap();
                 for (id, _) in page.traces() {
-                    let trace = page.trace(id, block.records()).unwrap();
+                    let trace = page.trace(&id, block.records()).unwrap();
                     spans.extend(spans_of(&Bytes::from(trace.encode())));
                 }
             }

@@ -68,7 +68,10 @@ impl Layout {
 
     /// The three slots of a hash that was mixed with the seed.
     #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "the high half of a product of 64 by 32 bits")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the high half of a product of 64 by 32 bits"
+    )]
     fn slots(&self, hash: u64) -> [usize; 3] {
         let length = 1usize << self.segment_bits;
         let range = (self.segments as u64) << self.segment_bits;
@@ -279,8 +282,7 @@ mod tests {
     use super::*;
 
     fn check(values: &[Located], pages: u32) -> Locator {
-        let locator =
-            Locator::parse(&Bytes::from(put_locator(values.to_vec(), pages))).unwrap();
+        let locator = Locator::parse(&Bytes::from(put_locator(values.to_vec(), pages))).unwrap();
         let mut expected: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
         for (hash, page) in values {
             expected.entry(*hash).or_default().insert(*page);
@@ -316,7 +318,8 @@ mod tests {
         let values: Vec<Located> =
             (0..200_000u32).map(|at| (mix(u64::from(at)), at / 700)).collect();
         let locator = check(&values, 286);
-        let strangers = (1_000_000..1_100_000u64).filter(|at| !locator.pages_of(mix(*at)).is_empty());
+        let strangers =
+            (1_000_000..1_100_000u64).filter(|at| !locator.pages_of(mix(*at)).is_empty());
         let located = strangers.count();
         assert!(located < 600, "{located} of 100,000");
         assert!(locator.memory_bytes() < 200_000 * 20 / 8, "{}", locator.memory_bytes());

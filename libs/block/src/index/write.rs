@@ -284,7 +284,8 @@ impl IndexWriter {
         numbers.dedup();
         self.key_rows.extend(numbers.iter().map(|(row, _)| *row));
         let mut before = 0;
-        let distance = |(row, _): &(u32, u64)| u64::from(row - std::mem::replace(&mut before, *row));
+        let distance =
+            |(row, _): &(u32, u64)| u64::from(row - std::mem::replace(&mut before, *row));
         let distances: Vec<u64> = numbers.iter().map(distance).collect();
         let values: Vec<u64> = numbers.iter().map(|(_, value)| *value).collect();
         let start = self.numbers.len();

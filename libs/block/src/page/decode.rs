@@ -242,12 +242,7 @@ impl Page {
 
     /// Calls `visit` with each row that has the field and the position of its value, as often as
     /// the row has it.
-    fn visit_positions(
-        &self,
-        field: u32,
-        records: &BlockRecords,
-        mut visit: impl FnMut(u32, u32),
-    ) {
+    fn visit_positions(&self, field: u32, records: &BlockRecords, mut visit: impl FnMut(u32, u32)) {
         let count = |ordinal: &u32| {
             let steps = records.shapes.shape(*ordinal).unwrap_or_default();
             steps.iter().filter(|step| **step == field).count()
@@ -312,9 +307,7 @@ impl Page {
             let scope = self.scopes.get((row - self.first_row) as usize);
             let scope = scope.and_then(|scope| usize::try_from(scope).ok()).ok_or_else(missing)?;
             spans.push(SpanRecord {
-                resource: Arc::clone(
-                    records.resources.get(resource as usize).ok_or_else(missing)?,
-                ),
+                resource: Arc::clone(records.resources.get(resource as usize).ok_or_else(missing)?),
                 scope: Arc::clone(records.scopes.get(scope).ok_or_else(missing)?),
                 bytes: bytes.slice(start..end),
             });
@@ -335,9 +328,6 @@ fn read_stream(reader: &mut ByteReader<'_>) -> Result<(usize, usize), BlockError
     Ok((number(reader.varint()?), number(reader.varint()?)))
 }
 
-fn unpack(
-    reader: &mut ByteReader<'_>,
-    (raw, packed): (usize, usize),
-) -> Result<Bytes, BlockError> {
+fn unpack(reader: &mut ByteReader<'_>, (raw, packed): (usize, usize)) -> Result<Bytes, BlockError> {
     decompress(PAGE, reader.take(packed)?, raw)
 }

@@ -71,8 +71,11 @@ impl<'a> Split<'a> {
                     self.event(shapes, raw, event, facts);
                 }
                 (number, value) => {
-                    let (form, name, item) =
-                        plain(number, value, raw, facts).unwrap_or((Form::Raw, &[], Item::Bytes(raw)));
+                    let (form, name, item) = plain(number, value, raw, facts).unwrap_or((
+                        Form::Raw,
+                        &[],
+                        Item::Bytes(raw),
+                    ));
                     self.put(shapes, form, false, name, item, raw);
                 }
             }
@@ -182,12 +185,7 @@ fn is_canonical(raw: &[u8], number: u32, content: &[u8]) -> bool {
 }
 
 /// A field that is neither an attribute nor an event.
-fn plain<'a>(
-    number: u32,
-    value: Value<'a>,
-    raw: &'a [u8],
-    facts: &RowFacts,
-) -> Option<Known<'a>> {
+fn plain<'a>(number: u32, value: Value<'a>, raw: &'a [u8], facts: &RowFacts) -> Option<Known<'a>> {
     let nothing = |form: Form| Some((form, &[][..], Item::Nothing));
     let int = |form: Form, value: u64| Some((form, &[][..], Item::Int(value.cast_signed())));
     match (number, value) {
@@ -208,7 +206,11 @@ fn plain<'a>(
             nothing(Form::Start)
         }
         (8, Value::Fixed64(end)) if raw.len() == 9 => {
-            if end == facts.end { nothing(Form::End) } else { int(Form::EarlyEnd, end) }
+            if end == facts.end {
+                nothing(Form::End)
+            } else {
+                int(Form::EarlyEnd, end)
+            }
         }
         (3, Value::Bytes(state)) if is_canonical(raw, 3, state) => {
             Some((Form::TraceState, &[], Item::Bytes(state)))

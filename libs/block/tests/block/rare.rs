@@ -83,7 +83,8 @@ type Case = (Condition, Box<dyn Fn(u64) -> bool>);
 
 fn cases() -> Vec<Case> {
     let case = |field, test, passes: Box<dyn Fn(u64) -> bool>| (Condition { field, test }, passes);
-    let range = |low: f64, high: f64| Test::NumberRange(Bound::Included(low), Bound::Excluded(high));
+    let range =
+        |low: f64, high: f64| Test::NumberRange(Bound::Included(low), Bound::Excluded(high));
     let mut cases = vec![
         case(attribute("request.id"), text("no such"), Box::new(|_| false)),
         case(attribute("request.id"), Test::Exists, Box::new(|_| true)),

@@ -1,5 +1,6 @@
 """The load test's own trials against the real binary, in their shortest form."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -23,15 +24,22 @@ def loadtest(tmp_path, *arguments, timeout=300):
     return json.loads(report.read_text())
 
 
+def parts_of(name, figures):
+    """What is measured of the parts of a figure: those that are set in below it."""
+    at = [figure["name"] for figure in figures].index(name)
+    parts = itertools.takewhile(lambda figure: figure["name"].startswith(" "), figures[at + 1:])
+    return [part["measured"] for part in parts]
+
+
 def test_the_benchmark_measures_and_checks_everything(tmp_path):
     report = loadtest(tmp_path, "bench", "--traces", "200", "--repeat", "1", "--class-time", "10ms")
     figures = {figure["name"].strip(): figure["measured"] for figure in report["figures"]}
     for phase in ["receive", "log", "index", "build"]:
         assert figures[phase] > 0, f"{phase}: {figures}"
-    sections = sum(figures[name] for name in [
-        "pages", "page directory", "trace table", "resources", "scopes", "filter", "split ids",
-        "keys", "term dictionary", "postings", "columns", "rest"] if name in figures)
-    assert sections == pytest.approx(figures["bytes per span in the bucket"])
+    stored = "bytes per span in the bucket"
+    sections = parts_of(stored, report["figures"])
+    assert len(sections) > 10
+    assert sum(sections) == pytest.approx(figures[stored])
     assert figures["peak memory, MB"] > 1
     assert len(report["queries"]) == 12
     assert all(query["must"] for query in report["queries"])
@@ -42,17 +50,19 @@ def test_a_crash_in_the_middle_of_a_soak_loses_and_doubles_nothing(tmp_path):
     report = loadtest(tmp_path, "soak", "--duration", "6s", "--rate", "1500", "--reads", "10")
     assert report["data_set"]["tenants"] == 3
     sent, verified = report["sending"]["totals"], report["verified"]
-    assert sent["attempts_retried"] > 0, "the crash broke nothing off"
+    assert report["crash"]["at_seconds"] < 6 and report["crash"]["away_seconds"] > 0
     assert verified["closed"] and verified["spans"] == sent["spans_acked"] > 0
     assert verified["findings"]["counts"] == {}
 
 
 def test_overload_is_refused_with_a_hint_and_acks_stay_true(tmp_path):
-    # Little room, so that a slow sender is enough to fill it.
-    report = loadtest(tmp_path, "overload", "--duration", "5s", "--sample", "200",
-                      "--set", "ingester.append_queue_bytes_max=256KiB")
+    # A limit of the tenant's rate is reached on any machine, and with few spans.
+    report = loadtest(tmp_path, "overload", "--duration", "3s", "--sample", "100",
+                      "--set", "distributor.tenant_rate_bytes=1MiB",
+                      "--set", "distributor.tenant_burst_bytes=1MiB")
     overload = report["overload"]
     assert overload["refused"] == overload["hinted"] > 0
+    assert overload["unanswered"] == 0
     assert overload["taken"] > 0
     assert overload["peak_rss_bytes"] <= overload["memory_max"]
     assert report["verified"]["findings"]["counts"] == {}

@@ -173,7 +173,7 @@ impl FakeShard {
         for (tenant, traces) in by_tenant {
             let split = log.split(&tenant, from, through);
             let meta = BlockMeta { tenant: tenant.clone(), origin, lineage: Vec::new() };
-            let mut writer = BlockWriter::new(&BlockOptions::default(), meta, 7);
+            let mut writer = BlockWriter::new(&BlockOptions::default(), meta, 7).unwrap();
             for trace in merge_traces(traces) {
                 let marks = TraceMarks { split: split.contains(&trace.id), weight: 1.0 };
                 writer.push_trace(&trace, marks).unwrap();
