@@ -141,7 +141,8 @@ impl SpanTable {
             let has_ids = |view: &SpanView<'_>| view.trace().is_some() && view.span().is_some();
             let (terms, guess) = (&mut self.terms, &mut self.guess);
             let indexed = index_span(terms, guess, &mut extracted, raw, row, has_ids);
-            let ids = indexed.ok().flatten().and_then(|view| Some((view, view.trace()?, view.span()?)));
+            let ids =
+                indexed.ok().flatten().and_then(|view| Some((view, view.trace()?, view.span()?)));
             let Some((view, trace, id)) = ids else {
                 rejected += 1;
                 continue;

@@ -273,7 +273,8 @@ impl TraceTable {
     /// About how many bytes of memory the table takes.
     pub fn memory_bytes(&self) -> usize {
         let services: usize = self.traces.iter().map(|trace| trace.services.len()).sum();
-        self.traces.len() * (size_of::<TraceEntry>() + size_of::<TraceExtent>() + 4) + services * size_of::<ServiceStats>()
+        self.traces.len() * (size_of::<TraceEntry>() + size_of::<TraceExtent>() + 4)
+            + services * size_of::<ServiceStats>()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Puts a span together again from its shape and values: the reverse of [`super::split`].
 
 use clew_model::wire::{
-    bytes_field_len, put_fixed32_field, put_fixed64_field, put_len_header,
-    put_varint, put_varint_field, varint_len,
+    bytes_field_len, put_fixed32_field, put_fixed64_field, put_len_header, put_varint,
+    put_varint_field, varint_len,
 };
 
 use super::PAGE;

@@ -157,10 +157,7 @@ impl Strings {
     }
 
     /// Reads a column of `count` values.
-    pub(super) fn read(
-        from: &mut StreamReaders<'_>,
-        count: usize,
-    ) -> Result<Strings, BlockError> {
+    pub(super) fn read(from: &mut StreamReaders<'_>, count: usize) -> Result<Strings, BlockError> {
         let form = match from.codes.u8()? {
             FORM_DISTINCT => Strings::read_distinct(from, count)?,
             FORM_ALL => Strings::read_all(from, count)?,
@@ -179,7 +176,7 @@ impl Strings {
         if distinct == 1 {
             return Ok(StringsForm::Distinct { text, ends, numbers: None });
         }
-        let length = count.checked_mul(number_bytes(distinct)).unwrap_or(usize::MAX);
+        let length = count.saturating_mul(number_bytes(distinct));
         let taken = from.codes.take(length)?;
         let numbers = Planes { bytes: from.codes_bytes.slice_ref(taken), count };
         Ok(StringsForm::Distinct { text, ends, numbers: Some(numbers) })
@@ -189,7 +186,7 @@ impl Strings {
         match from.codes.varint_u32()?.checked_sub(1) {
             Some(length) => {
                 let length = length as usize;
-                let bytes = length.checked_mul(count).unwrap_or(usize::MAX);
+                let bytes = length.saturating_mul(count);
                 let text = from.text.take(bytes)?;
                 Ok(StringsForm::Even { text: from.text_bytes.slice_ref(text), length })
             }
@@ -209,7 +206,7 @@ impl Strings {
             return Err(from.text.corrupt("a pattern has too few digits"));
         }
         let packed = places.div_ceil(2);
-        let digits = from.plain.take(packed.checked_mul(count).unwrap_or(usize::MAX))?;
+        let digits = from.plain.take(packed.saturating_mul(count))?;
         Ok(StringsForm::Hex {
             pattern: from.text_bytes.slice_ref(pattern),
             digits: from.plain_bytes.slice_ref(digits),
@@ -261,9 +258,7 @@ impl Ints {
     pub(crate) fn get(&self, at: usize) -> Option<i64> {
         match self {
             Ints::One { value, count } => (at < *count).then_some(*value),
-            Ints::Few { values, numbers } => {
-                values.get(usize::from(*numbers.get(at)?)).copied()
-            }
+            Ints::Few { values, numbers } => values.get(usize::from(*numbers.get(at)?)).copied(),
             Ints::Planes { low, lower, highest } => {
                 let count = highest.len();
                 let top = u64::from(*highest.get(at)?);
@@ -307,7 +302,7 @@ impl Ints {
                 if !(1..=8).contains(&width) {
                     return Err(from.codes.corrupt("a number is too wide"));
                 }
-                let lower = from.plain.take(count.checked_mul(width - 1).unwrap_or(usize::MAX))?;
+                let lower = from.plain.take(count.saturating_mul(width - 1))?;
                 let highest = from.codes.take(count)?;
                 Ok(Ints::Planes {
                     low,
@@ -418,11 +413,13 @@ mod tests {
             let stored = Stored::new(Streams { codes, text, plain });
             if let Ok(read) = Strings::read(&mut stored.readers(), count) {
                 let mut out = Vec::new();
-                (0..count).for_each(|at| drop((read.length(at), read.append(at, &mut out))));
+                for at in 0..count {
+                    prop_assert_eq!(read.length(at).is_some(), read.append(at, &mut out));
+                }
                 read.positions(b"a");
             }
             if let Ok(read) = Ints::read(&mut stored.readers(), count) {
-                (0..count).for_each(|at| drop(read.get(at)));
+                let _ = (0..count).filter_map(|at| read.get(at)).count();
             }
         }
     }

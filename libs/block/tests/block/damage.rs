@@ -25,7 +25,8 @@ fn read_all(bytes: &Bytes) -> Result<(Vec<Trace>, String), BlockError> {
     for entry in opened.search.traces().entries() {
         traces.extend(opened.trace(&entry.id)?);
     }
-    let mut answers = format!("{:?} {:?}", opened.block.split_ids(), opened.search.tag_names(None)?);
+    let mut answers =
+        format!("{:?} {:?}", opened.block.split_ids(), opened.search.tag_names(None)?);
     for field in [
         Field::Attribute(Scope::Span, "http.status_code".into()),
         Field::Attribute(Scope::Resource, "service.name".into()),

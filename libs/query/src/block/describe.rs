@@ -284,7 +284,8 @@ impl Described {
         pages: &Pages,
         fields: &[Shown],
     ) -> Result<(), BlockError> {
-        for (row, span) in self.rows.iter().zip(&mut self.spans).filter(|(_, span)| span.is_none()) {
+        for (row, span) in self.rows.iter().zip(&mut self.spans).filter(|(_, span)| span.is_none())
+        {
             let page = block.pages().page_of_row(*row).and_then(|page| pages.get(&page));
             let Some(page) = page else { continue };
             let Some(record) = page.span(*row, block.records())? else { continue };

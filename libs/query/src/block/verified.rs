@@ -49,7 +49,8 @@ impl BlockSource {
                 }
             });
         }
-        let numbers: BTreeSet<usize> = wanted.iter().flat_map(|(_, pages)| pages).copied().collect();
+        let numbers: BTreeSet<usize> =
+            wanted.iter().flat_map(|(_, pages)| pages).copied().collect();
         if numbers.is_empty() || numbers.len() > PAGES_MAX {
             return Ok(VerifiedIndex { index, verified: Vec::new() });
         }
