@@ -79,6 +79,10 @@ overload: bench-build ## Offer a server twice what it can take, check what it ac
 bench-compare: bench-build ## Measure two commits, show both (A=main B=HEAD)
 	loadtest/bench-compare $(BENCH_PROGRAMS) $(BENCH_PROFILE) $(A) $(B) $(ARGS)
 
+.PHONY: bench-pieces
+bench-pieces: system ## Measure the pieces of ingest and search alone (ARGS="block" for some)
+	cargo bench --locked --workspace --profile $(BENCH_PROFILE) --bench pieces -- $(ARGS)
+
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing
 	cargo fmt --all --check
