@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clew_node::Clock;
 use clew_raft::{Error, Group, GroupId, GroupOptions, ReplicaId};
 
 use crate::rig::*;
@@ -183,17 +182,34 @@ async fn leadership_is_handed_over() {
     append(&shards, 0).await;
     let old = leader(&shards).await;
     let target = shards.iter().find(|shard| shard.replica() != old.replica()).unwrap();
-    let last = *old.committed().borrow();
-    until(&mut target.committed(), |index| *index >= last).await;
-    old.set_heartbeats(false);
-    let mut changes = old.leadership();
-    eventually(async || {
-        target.elect().await.unwrap();
-        let _ = Clock::system().timeout(Duration::from_millis(300), changes.changed()).await;
-        changes.borrow().leader.filter(|leader| *leader != old.replica())
-    })
-    .await;
-    old.set_heartbeats(true);
+    // Not to one that does not want it.
+    target.set_elections(false);
+    let refused = old.hand_over(target.replica(), PATIENCE).await;
+    assert!(matches!(refused, Err(Error::Members(_))), "{refused:?}");
+    target.set_elections(true);
+    old.hand_over(target.replica(), PATIENCE).await.unwrap();
+    until(&mut target.leadership(), |now| now.is_leader).await;
+    let again = old.hand_over(target.replica(), PATIENCE).await;
+    assert!(matches!(again, Err(Error::NotLeader { .. })), "{again:?}");
     append(&shards, 1).await;
     assert_eq!(data(&committed_behind(&leader(&shards).await, 0).await).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_takes_longer_than_a_heartbeat_arrives() {
+    let cluster = Cluster::new(3);
+    let options = GroupOptions::default();
+    let shards = cluster.open_shards(&options).await;
+    append(&shards, 0).await;
+    let lead = leader(&shards).await;
+    let term = lead.leadership().borrow().term;
+    // Longer than a leader may be silent, too.
+    cluster.network.set_slow(options.heartbeat * 5 + options.election_max);
+    let large = bytes::Bytes::from(vec![7; 300_000]);
+    lead.append(large.clone(), PATIENCE).await.unwrap();
+    assert_eq!(lead.leadership().borrow().term, term, "the followers heard from the leader");
+    cluster.network.set_slow(Duration::ZERO);
+    append(&shards, 1).await;
+    let log = data(&committed_behind(&leader(&shards).await, 0).await);
+    assert_eq!(log, [payload(0), large, payload(1)]);
 }
