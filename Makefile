@@ -23,6 +23,12 @@ help: ## List the targets
 run: build ## Start Clew on local disk (data in .clew, ARGS="--set key=value")
 	$(CLEW) serve --data-dir $(DATA_DIR) $(ARGS)
 
+NODES ?= 3
+
+.PHONY: cluster
+cluster: build ## Start a cluster of processes on this machine (data in .clew-cluster, NODES=3)
+	.ci/cluster $(CLEW) .clew-cluster $(NODES) $(ARGS)
+
 .PHONY: demo
 demo: python ## Send a minute of realistic multi-service traces with the real SDKs
 	$(PYTHON) loadtest/demo/shop.py $(ARGS)
@@ -51,6 +57,13 @@ e2e: system python ## Run the real binary against real clients, and kill it
 loadtest: build ## Load a fresh local server, check every answer (ARGS="--traces 50000")
 	cargo build --locked -p clew-loadtest
 	loadtest/local $(CARGO_TARGET_DIR)/debug $(ARGS)
+
+SEED ?= $(shell date +%s)
+MINUTES ?= 5
+
+.PHONY: chaos
+chaos: build python ## Kill, cut off and restart nodes of a cluster under load (SEED=7 MINUTES=10)
+	CLEW_BINARY=$(CLEW) $(PYTHON) services/clew/tests/e2e/chaos.py --seed $(SEED) --minutes $(MINUTES)
 
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing
