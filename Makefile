@@ -23,6 +23,12 @@ help: ## List the targets
 run: build ## Start Clew on local disk (data in .clew, ARGS="--set key=value")
 	$(CLEW) serve --data-dir $(DATA_DIR) $(ARGS)
 
+NODES ?= 3
+
+.PHONY: cluster
+cluster: build ## Start a cluster of processes on this machine (data in .clew-cluster, NODES=3)
+	.ci/cluster $(CLEW) .clew-cluster $(NODES) $(ARGS)
+
 .PHONY: demo
 demo: python ## Send a minute of realistic multi-service traces with the real SDKs
 	$(PYTHON) loadtest/demo/shop.py $(ARGS)
@@ -82,6 +88,12 @@ bench-compare: bench-build ## Measure two commits, show both (A=main B=HEAD)
 .PHONY: bench-pieces
 bench-pieces: system ## Measure the pieces of ingest and search alone (ARGS="block" for some)
 	cargo bench --locked --workspace --profile $(BENCH_PROFILE) --bench pieces -- $(ARGS)
+
+SEED ?= $(shell date +%s)
+
+.PHONY: chaos
+chaos: build python ## Kill, cut off and restart nodes of a cluster under load (SEED=7 MINUTES=10)
+	CLEW_BINARY=$(CLEW) $(PYTHON) services/clew/tests/e2e/chaos.py --seed $(SEED) --minutes $(MINUTES)
 
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing

@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "clew/metastore/v1/metastore.proto",
         "clew/query/v1/query.proto",
+        "clew/raft/v1/raft.proto",
         "clew/shard/v1/shard.proto",
         "tempopb/tempo.proto",
     ];

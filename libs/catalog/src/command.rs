@@ -5,11 +5,14 @@ use clew_ring::{NodeId, ShardId};
 
 use crate::ident::{ClusterId, DiskId, Incarnation, ReplicaId, RequestId};
 use crate::key::ObjectKey;
+use crate::member::NodeState;
 use crate::member::Roles;
 use crate::object::ObjectMeta;
 use crate::outcome::{
-    ClusterOutcome, FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, FlushOutcome, GenerationOutcome, LeadOutcome, OpenOutcome, Outcome,
+    PlaceOutcome, QuarantineOutcome, Refusal,
 };
+use crate::topology::ShardLead;
 use crate::wire;
 
 /// The version of the command encoding that this release writes. It grows when an older release
@@ -103,6 +106,49 @@ pub struct QuarantineBlock {
     pub reason: String,
 }
 
+/// Tells who leads a shard's log and who its members are, as the leader itself knows. Older news are
+/// without effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoteLead {
+    /// The shard.
+    pub shard: ShardId,
+    /// The incarnation of its log.
+    pub incarnation: Incarnation,
+    /// The leader and the members.
+    pub lead: ShardLead,
+}
+
+/// Decides which replicas hold a shard's log from now on; its leader changes the members to that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceShard {
+    /// The shard.
+    pub shard: ShardId,
+    /// The incarnation of its log.
+    pub incarnation: Incarnation,
+    /// Where it is placed in the eyes of the proposer.
+    pub from: Vec<ReplicaId>,
+    /// Where it shall be, the one that shall lead first.
+    pub to: Vec<ReplicaId>,
+}
+
+/// Says what an operator wants of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetNodeState {
+    /// The node.
+    pub node: NodeId,
+    /// What is wanted.
+    pub state: NodeState,
+}
+
+/// Begins a new map generation with the shards 0 to `shard_count` - 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddGeneration {
+    /// The newest generation in the eyes of the proposer.
+    pub after: u64,
+    /// How many shards it has; not fewer than there are.
+    pub shard_count: u32,
+}
+
 /// A change of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is documented at its content")]
@@ -113,6 +159,10 @@ pub enum Command {
     OpenShardLog(OpenShardLog),
     CommitFlush(CommitFlush),
     QuarantineBlock(QuarantineBlock),
+    NoteLead(NoteLead),
+    PlaceShard(PlaceShard),
+    SetNodeState(SetNodeState),
+    AddGeneration(AddGeneration),
 }
 
 impl Command {
@@ -157,4 +207,8 @@ requests! {
     OpenShardLog => OpenOutcome, Outcome::Open(outcome) => outcome;
     CommitFlush => FlushOutcome, Outcome::Flush(outcome) => outcome;
     QuarantineBlock => QuarantineOutcome, Outcome::Quarantine(outcome) => outcome;
+    NoteLead => LeadOutcome, Outcome::Lead(outcome) => outcome;
+    PlaceShard => PlaceOutcome, Outcome::Place(outcome) => outcome;
+    SetNodeState => (), Outcome::NodeStateSet => ();
+    AddGeneration => GenerationOutcome, Outcome::Generation(outcome) => outcome;
 }

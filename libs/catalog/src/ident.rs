@@ -41,7 +41,7 @@ id_text!(ClusterId, DiskId, RequestId);
 pub struct Incarnation(pub u64);
 
 /// A raft replica, bound to one disk; the first is 1. An emptied disk gets a new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ReplicaId(pub u64);
 
 macro_rules! number_text {

@@ -28,23 +28,31 @@ mod member;
 mod memory;
 mod object;
 mod outcome;
+mod planner;
 mod snapshot;
 mod state;
+mod topology;
 mod view;
 mod wire;
 
 pub use changes::{Change, ChangeKind};
 pub use clew_ring::{MapGeneration, MapShard, NodeId, ShardId, ShardMap};
 pub use command::{
-    COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster, IssueReplicaId,
-    OpenShardLog, QuarantineBlock, RegisterNode, Request,
+    AddGeneration, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster,
+    IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock, RegisterNode, Request,
+    SetNodeState,
 };
 pub use error::DecodeError;
 pub use ident::{ClusterId, DiskId, Incarnation, LogPoint, ReplicaId, RequestId};
 pub use key::{FlushKey, KeyError, ObjectKey};
-pub use member::{NodeInfo, Roles};
+pub use member::{NodeInfo, NodeState, Roles};
 pub use memory::{Answered, MemoryCatalog};
 pub use object::{OBJECT_BYTES_MAX, OBJECT_TENANTS_MAX, ObjectError, ObjectMeta, TenantBlock};
-pub use outcome::{ClusterOutcome, FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal};
+pub use outcome::{
+    ClusterOutcome, FlushOutcome, GenerationOutcome, LeadOutcome, OpenOutcome, Outcome,
+    PlaceOutcome, QuarantineOutcome, Refusal,
+};
+pub use planner::plan_places;
 pub use state::{Generation, Liveness, ReplicaInfo, ShardLog, State};
+pub use topology::{ShardLead, ShardPlace, SharedTopology, Topology};
 pub use view::{Members, Quarantine, ShardView, View, decode_changes, encode_changes};

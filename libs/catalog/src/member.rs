@@ -3,6 +3,8 @@
 use clew_model::UnixNanos;
 use clew_ring::NodeId;
 
+use crate::ident::ReplicaId;
+
 /// A set of roles, one bit each; bits of roles this release does not know are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Roles(pub u32);
@@ -33,6 +35,16 @@ impl Roles {
     }
 }
 
+/// What an operator wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NodeState {
+    /// It takes part.
+    #[default]
+    Active,
+    /// Its replicas move to other nodes, so that it can be taken away.
+    Draining,
+}
+
 /// A node as it last registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -50,4 +62,8 @@ pub struct NodeInfo {
     pub first_seen: UnixNanos,
     /// When it last registered.
     pub last_seen: UnixNanos,
+    /// What an operator wants of it.
+    pub state: NodeState,
+    /// The replica of the disk that it uses now, if it has one.
+    pub replica: Option<ReplicaId>,
 }

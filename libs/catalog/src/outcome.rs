@@ -80,6 +80,48 @@ pub enum QuarantineOutcome {
     UnknownBlock,
 }
 
+/// The answer to [`crate::NoteLead`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeadOutcome {
+    /// The catalog knows it from now on, or did already.
+    Noted,
+    /// The catalog knows later news.
+    Stale,
+    /// No such log is open.
+    Closed,
+}
+
+/// The answer to [`crate::PlaceShard`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaceOutcome {
+    /// The shard is placed there from now on, or was already.
+    Placed,
+    /// It is placed otherwise than the proposer thought.
+    Conflict,
+    /// No such log is open.
+    Closed,
+}
+
+/// The answer to [`crate::AddGeneration`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationOutcome {
+    /// The generation exists from now on.
+    Added {
+        /// Its number.
+        generation: u64,
+    },
+    /// Just this generation was added before.
+    AlreadyAdded {
+        /// Its number.
+        generation: u64,
+    },
+    /// Another generation is the newest than the proposer thought.
+    Conflict {
+        /// The newest one.
+        newest: u64,
+    },
+}
+
 /// Why a command changed nothing, for every kind of command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -157,6 +199,14 @@ pub enum Outcome {
     Flush(FlushOutcome),
     /// Of [`crate::QuarantineBlock`].
     Quarantine(QuarantineOutcome),
+    /// Of [`crate::NoteLead`].
+    Lead(LeadOutcome),
+    /// Of [`crate::PlaceShard`].
+    Place(PlaceOutcome),
+    /// Of [`crate::SetNodeState`].
+    NodeStateSet,
+    /// Of [`crate::AddGeneration`].
+    Generation(GenerationOutcome),
     /// Of any command: nothing changed.
     Refused(Refusal),
 }

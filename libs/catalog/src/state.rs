@@ -5,6 +5,7 @@
 
 mod logs;
 mod members;
+mod places;
 
 pub(crate) use logs::{index_object, remove_block};
 
@@ -21,6 +22,7 @@ use crate::key::ObjectKey;
 use crate::member::NodeInfo;
 use crate::object::ObjectMeta;
 use crate::outcome::{Outcome, Refusal};
+use crate::topology::{ShardLead, ShardPlace, Topology};
 use crate::view::Quarantine;
 
 /// The blocks of each tenant, by object.
@@ -48,6 +50,10 @@ pub struct ShardLog {
     pub opened_at: UnixNanos,
     /// The request that opened it.
     pub opened_by: RequestId,
+    /// The replicas that shall hold it now, the one that shall lead first.
+    pub placed: Vec<ReplicaId>,
+    /// Who leads it and who its members are, as last heard; nothing before it began.
+    pub lead: Option<ShardLead>,
 }
 
 /// A replica id and where its disk is.
@@ -92,6 +98,8 @@ pub struct State {
     pub(crate) by_tenant: TenantObjects,
     /// Derived: the latest changes, for readers that follow.
     pub(crate) changes: ChangeLog,
+    /// Derived: the last revision that may have changed the topology.
+    pub(crate) topology_revision: u64,
 }
 
 impl PartialEq for State {
@@ -123,6 +131,7 @@ impl State {
             Err(refusal) => return Outcome::Refused(refusal),
         };
         self.now = self.now.max(at);
+        let moves = !matches!(command, Command::CommitFlush(_) | Command::QuarantineBlock(_));
         if self.cluster.is_none() && !matches!(command, Command::CreateCluster(_)) {
             return Outcome::Refused(Refusal::NoCluster);
         }
@@ -133,8 +142,36 @@ impl State {
             Command::OpenShardLog(command) => self.open_shard_log(command),
             Command::CommitFlush(command) => self.commit_flush(command),
             Command::QuarantineBlock(command) => self.quarantine_block(command),
+            Command::NoteLead(command) => self.note_lead(command),
+            Command::PlaceShard(command) => self.place_shard(command),
+            Command::SetNodeState(command) => self.set_node_state(command),
+            Command::AddGeneration(command) => self.add_generation(&command),
         };
+        if moves && result.is_ok() {
+            self.topology_revision = self.revision;
+        }
         result.unwrap_or_else(Outcome::Refused)
+    }
+
+    /// The last revision that may have changed what [`State::topology`] gives.
+    pub fn topology_revision(&self) -> u64 {
+        self.topology_revision
+    }
+
+    /// Nodes, shards and who leads them.
+    pub fn topology(&self) -> Topology {
+        let place = |(shard, log): (&ShardId, &ShardLog)| {
+            let ShardLog { incarnation, replicas, placed, lead, .. } = log.clone();
+            (*shard, ShardPlace { shard: *shard, incarnation, first: replicas, placed, lead })
+        };
+        Topology {
+            revision: self.topology_revision,
+            cluster: self.cluster,
+            nodes: self.nodes.values().cloned().collect(),
+            replicas: self.replicas.values().cloned().collect(),
+            generations: self.generations.clone(),
+            shards: self.shards.iter().map(place).collect(),
+        }
     }
 
     /// The log index of the last command applied.
@@ -221,6 +258,24 @@ impl State {
             objects.push(Arc::clone(object));
         }
         (border == through).then_some(objects)
+    }
+
+    /// The objects flushed from the open log of `shard` that were registered at `since` or later,
+    /// oldest first; at most `max` of them, the latest.
+    pub fn flushes_since(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        since: UnixNanos,
+        max: usize,
+    ) -> Vec<Arc<ObjectMeta>> {
+        let first = ObjectKey::flush(shard, incarnation, 0, 0);
+        let last = ObjectKey::flush(shard, incarnation, u64::MAX, u64::MAX);
+        let latest = self.objects.range(first..=last).rev().map(|(_, object)| object);
+        let mut objects: Vec<_> =
+            latest.take_while(|object| object.created_at >= since).take(max).cloned().collect();
+        objects.reverse();
+        objects
     }
 
     /// What may still become of an object of that key.

@@ -4,6 +4,7 @@
 pub(crate) mod command;
 pub(crate) mod outcome;
 pub(crate) mod snapshot;
+pub(crate) mod topology;
 pub(crate) mod view;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use clew_ring::{MapGeneration, MapShard, NodeId, SHARDS_MAX, ShardId};
 use crate::error::DecodeError;
 use crate::ident::{Incarnation, LogPoint, ReplicaId};
 use crate::key::{FlushKey, ObjectKey};
-use crate::member::{NodeInfo, Roles};
+use crate::member::{NodeInfo, NodeState, Roles};
 use crate::object::{ObjectMeta, TenantBlock};
 use crate::state::{Generation, ReplicaInfo};
 use crate::view::{Quarantine, ShardView};
@@ -149,6 +150,10 @@ pub(crate) struct NodeMessage {
     pub(crate) first_seen: u64,
     #[prost(fixed64, tag = "7")]
     pub(crate) last_seen: u64,
+    #[prost(uint32, tag = "8")]
+    pub(crate) state: u32,
+    #[prost(uint64, tag = "9")]
+    pub(crate) replica: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -348,6 +353,23 @@ pub(crate) fn node_message(info: &NodeInfo) -> NodeMessage {
         roles: info.roles.0,
         first_seen: info.first_seen.0,
         last_seen: info.last_seen.0,
+        state: node_state_number(info.state),
+        replica: info.replica.map_or(0, |replica| replica.0),
+    }
+}
+
+pub(crate) fn node_state_number(state: NodeState) -> u32 {
+    match state {
+        NodeState::Active => 0,
+        NodeState::Draining => 1,
+    }
+}
+
+pub(crate) fn node_state(number: u32) -> Result<NodeState, DecodeError> {
+    match number {
+        0 => Ok(NodeState::Active),
+        1 => Ok(NodeState::Draining),
+        _ => Err(DecodeError::Inconsistent { what: "node state" }),
     }
 }
 
@@ -360,6 +382,8 @@ pub(crate) fn node_info(message: &NodeMessage) -> Result<NodeInfo, DecodeError> 
         roles: Roles(message.roles),
         first_seen: UnixNanos(message.first_seen),
         last_seen: UnixNanos(message.last_seen),
+        state: node_state(message.state)?,
+        replica: (message.replica > 0).then_some(ReplicaId(message.replica)),
     })
 }
 

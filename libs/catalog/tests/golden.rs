@@ -10,6 +10,7 @@ use clew_model::{TenantId, UnixNanos};
 
 fn history() -> Vec<(UnixNanos, Command)> {
     let node = NodeId::parse("ingester-0").unwrap();
+    let (node2, node3) = (node.clone(), node.clone());
     let block = |tenant: &str, offset, length| TenantBlock {
         tenant: TenantId::parse(tenant).unwrap(),
         offset,
@@ -53,6 +54,26 @@ fn history() -> Vec<(UnixNanos, Command)> {
             tenant: TenantId::parse("bellows").unwrap(),
             reason: "footer checksum differs".to_owned(),
         }),
+        Command::NoteLead(NoteLead {
+            shard: ShardId(1),
+            incarnation: Incarnation(1),
+            lead: ShardLead {
+                term: 3,
+                leader: ReplicaId(1),
+                members_index: 7,
+                voters: vec![ReplicaId(1)],
+                learners: vec![ReplicaId(2)],
+            },
+        }),
+        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0xd2; 16]), node: node2 }),
+        Command::PlaceShard(PlaceShard {
+            shard: ShardId(1),
+            incarnation: Incarnation(1),
+            from: vec![ReplicaId(1)],
+            to: vec![ReplicaId(2), ReplicaId(1)],
+        }),
+        Command::SetNodeState(SetNodeState { node: node3, state: NodeState::Draining }),
+        Command::AddGeneration(AddGeneration { after: 1, shard_count: 3 }),
     ];
     let start = 1_700_000_100_000_000_000;
     commands.into_iter().zip(0..).map(|(c, at)| (UnixNanos(start + at), c)).collect()

@@ -59,7 +59,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                 roles: Roles::ALL,
             })
         }),
-        2 => (0..4u8, node).prop_map(|(disk, node)| {
+        2 => (0..4u8, node.clone()).prop_map(|(disk, node)| {
             Command::IssueReplicaId(IssueReplicaId { disk: DiskId([disk; 16]), node })
         }),
         3 => (0..4u32, prop::collection::vec(1..4u64, 0..3), prop::option::of(1..6u64), 0..5u8)
@@ -73,6 +73,37 @@ fn any_command() -> impl Strategy<Value = Command> {
             }),
         20 => (key.clone(), 0..12u64, 0..3u64, 0..8u8).prop_map(|(key, from, term, tenants)| {
             Command::CommitFlush(CommitFlush { object: object(key, from, term, tenants) })
+        }),
+        3 => (0..3u32, 0..6u64, 0..4u64, 0..4u64, prop::collection::vec(1..5u64, 0..4)).prop_map(
+            |(shard, incarnation, term, members_index, voters)| {
+                Command::NoteLead(NoteLead {
+                    shard: ShardId(shard),
+                    incarnation: Incarnation(incarnation),
+                    lead: ShardLead {
+                        term,
+                        leader: ReplicaId(1),
+                        members_index,
+                        voters: voters.into_iter().map(ReplicaId).collect(),
+                        learners: vec![],
+                    },
+                })
+            }
+        ),
+        3 => (0..3u32, 0..6u64, prop::collection::vec(1..5u64, 0..4), prop::collection::vec(1..5u64, 0..4))
+            .prop_map(|(shard, incarnation, from, to)| {
+                Command::PlaceShard(PlaceShard {
+                    shard: ShardId(shard),
+                    incarnation: Incarnation(incarnation),
+                    from: from.into_iter().map(ReplicaId).collect(),
+                    to: to.into_iter().map(ReplicaId).collect(),
+                })
+            }),
+        1 => (node, any::<bool>()).prop_map(|(node, drains)| {
+            let state = if drains { NodeState::Draining } else { NodeState::Active };
+            Command::SetNodeState(SetNodeState { node, state })
+        }),
+        1 => (0..4u64, 0..6u32).prop_map(|(after, shard_count)| {
+            Command::AddGeneration(AddGeneration { after, shard_count })
         }),
         3 => (key, 0..3usize).prop_map(|(object, whose)| {
             Command::QuarantineBlock(QuarantineBlock {
@@ -215,6 +246,11 @@ proptest! {
                 (Outcome::Quarantine(QuarantineOutcome::Quarantined), second) => {
                     let again = QuarantineOutcome::AlreadyQuarantined;
                     prop_assert_eq!(second, &Outcome::Quarantine(again));
+                }
+                (Outcome::Generation(GenerationOutcome::Added { generation }), second) => {
+                    let generation = *generation;
+                    let again = GenerationOutcome::AlreadyAdded { generation };
+                    prop_assert_eq!(second, &Outcome::Generation(again));
                 }
                 (first, second) => prop_assert_eq!(first, second),
             }

@@ -1,6 +1,9 @@
 //! One transport type for generated gRPC clients, whether the server is in this process or behind
 //! a socket. Roles are written against clients over [`Channel`] and cannot tell the difference.
 
+mod fail_over;
+mod pool;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -11,6 +14,8 @@ use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
+use self::fail_over::FailOver;
+pub use self::pool::Pool;
 use crate::Problem;
 
 /// The largest message between roles, in bytes: a log entry or an answer with its framing.
@@ -51,12 +56,19 @@ impl Channel {
         })?;
         let channel = endpoint
             .connect_timeout(Duration::from_secs(2))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
+            // A link that was cut is noticed in time for an election, and its connection made anew.
+            .http2_keep_alive_interval(Duration::from_secs(3))
+            .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true)
             .tcp_nodelay(true)
             .connect_lazy();
         Ok(Channel(BoxCloneSyncService::new(channel.map_err(BoxError::from))))
+    }
+
+    /// A channel to one of several servers that can stand in for each other: the same one until it
+    /// fails, then the next. A call that failed is not repeated by itself.
+    pub fn first_of(channels: Vec<Channel>) -> Channel {
+        Channel(BoxCloneSyncService::new(FailOver::new(channels)))
     }
 }
 

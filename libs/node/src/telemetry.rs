@@ -126,16 +126,14 @@ pub fn init(config: &Config, service: &'static str) -> Result<Telemetry, Telemet
     Ok(Telemetry { traces: Some(provider) })
 }
 
-/// The filter of `log_level`. openraft reports every step of an election as INFO; unless it is asked
-/// for by name, only its warnings are logged.
+/// The filter of `log_level`. openraft reports every step of an election as INFO and every peer that
+/// does not answer as ERROR, many times a second; what matters of it is logged by `clew_raft`. It is
+/// heard when asked for by name.
 fn log_filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     if level.contains("openraft") {
         return EnvFilter::try_new(level);
     }
-    EnvFilter::try_new(format!(
-        "{level},openraft={}",
-        if level == "error" { "error" } else { "warn" }
-    ))
+    EnvFilter::try_new(format!("{level},openraft=off"))
 }
 
 fn tracer_provider(
@@ -289,7 +287,7 @@ mod tests {
     #[test]
     fn a_filter_is_checked_and_quiets_openraft() {
         assert!(log_filter("info,clew=").is_err() || log_filter("=x=y").is_err());
-        assert!(log_filter("info").unwrap().to_string().contains("openraft=warn"));
+        assert!(log_filter("info").unwrap().to_string().contains("openraft=off"));
         assert!(log_filter("openraft=debug").unwrap().to_string().contains("openraft=debug"));
     }
 

@@ -22,6 +22,13 @@ pub mod clew {
             tonic::include_proto!("clew.query.v1");
         }
     }
+    /// How replicas of raft groups reach each other.
+    pub mod raft {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("clew.raft.v1");
+        }
+    }
     /// What an ingester serves for a shard.
     pub mod shard {
         /// Version 1.
@@ -47,5 +54,5 @@ pub mod tempopb {
     tonic::include_proto!("tempopb");
 }
 
-pub use self::clew::{metastore, query, shard};
+pub use self::clew::{metastore, query, raft, shard};
 pub use self::opentelemetry::proto::common;

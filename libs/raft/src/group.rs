@@ -1,6 +1,6 @@
 //! The handles of an open replica: [`Group`] for a state machine, [`ShardGroup`] for a shard's log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -144,6 +144,47 @@ impl<S> Group<S> {
     /// As [`Group::add_learner`].
     pub async fn set_voters(&self, voters: &BTreeSet<ReplicaId>) -> Result<(), Error> {
         self.member.set_voters(voters).await
+    }
+
+    /// Hands leadership to another voter, for `timeout` at most: proposals wait meanwhile, about a
+    /// second, and are answered with [`Error::NotLeader`] afterwards. Nothing is lost if it fails;
+    /// this replica may go on leading then.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`] if this replica does not lead, [`Error::Members`] if the other one has
+    /// no vote or did not take over in time, [`Error::Stopped`].
+    pub async fn hand_over(&self, to: ReplicaId, timeout: Duration) -> Result<(), Error> {
+        self.member.hand_over(to, timeout).await
+    }
+
+    /// Completes once the entry at `index` is applied here, so that what a leader's
+    /// [`Group::read_index`] confirmed can be read from this replica.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn wait_applied(&self, index: u64) -> Result<(), Error> {
+        self.member.wait_applied(index).await
+    }
+
+    /// Whether this replica runs for leader when it hears of none.
+    pub fn set_elections(&self, on: bool) {
+        self.member.set_elections(on);
+    }
+
+    /// Whether the group has begun here: it has a log or has voted.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn has_begun(&self) -> Result<bool, Error> {
+        self.member.raft.is_initialized().await.map_err(|fatal| self.member.fatal(&fatal))
+    }
+
+    /// Makes the first members of a new group. Only one replica of it may, and only once.
+    ///
+    /// # Errors
+    /// [`Error::Members`] if the group has begun, or this replica is not among `voters`.
+    pub async fn begin(&self, voters: BTreeMap<ReplicaId, NodeAddr>) -> Result<(), Error> {
+        self.member.begin(voters).await
     }
 
     /// Runs for leader, if this replica votes. For a planned hand-over the leader turns its

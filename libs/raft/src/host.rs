@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::group::{Group, ShardGroup, purge_behind_watermark};
+use crate::handover::HandOverTimes;
 use crate::ids::{GroupId, NodeAddr, ReplicaId};
 use crate::log::{CommittedId, GroupLog, LogLimits, LogStorage};
 use crate::machine::{Machine, StateMachine};
@@ -261,6 +262,8 @@ impl Host {
             log,
             applied,
             proposals_max: options.proposals_max,
+            transport: Arc::clone(&self.transport),
+            times: HandOverTimes { heartbeat: options.heartbeat, lease: options.election_max },
             payload_bytes_max: options.payload_bytes_max,
             snapshot_bytes_max: options.snapshot_bytes_max,
         };

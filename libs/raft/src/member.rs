@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,9 +17,11 @@ use openraft::{ChangeMembers, EntryPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::error::Error;
+use crate::handover::HandOverTimes;
 use crate::ids::{GroupId, LogId, NodeAddr, ReplicaId};
 use crate::log::GroupLog;
 use crate::runtime;
+use crate::transport::Transport;
 use crate::types::{Command, Raft, RaftEntry, Reply, Types};
 use crate::wire::{Answer, Call, Request, snapshot_answer};
 
@@ -38,6 +40,8 @@ pub struct Leadership {
 /// The members of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Members {
+    /// Where in the log they were decided; later changes stand higher.
+    pub index: u64,
     /// The replicas that vote.
     pub voters: BTreeMap<ReplicaId, NodeAddr>,
     /// The replicas that receive the log without a vote.
@@ -78,10 +82,15 @@ pub(crate) struct Member {
     pub(crate) replica: ReplicaId,
     pub(crate) raft: Raft,
     pub(crate) log: Arc<GroupLog>,
-    clock: Clock,
+    pub(crate) clock: Clock,
     applied: watch::Receiver<u64>,
     leadership: watch::Receiver<Leadership>,
-    admission: Arc<Semaphore>,
+    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) proposals_max: usize,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) times: HandOverTimes,
+    /// Whether this replica runs for leader.
+    elections: AtomicBool,
     payload_bytes_max: usize,
     snapshot_bytes_max: u64,
     rounds: ReadRounds,
@@ -95,6 +104,8 @@ pub(crate) struct Parts {
     pub(crate) log: Arc<GroupLog>,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) proposals_max: usize,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) times: HandOverTimes,
     pub(crate) payload_bytes_max: usize,
     pub(crate) snapshot_bytes_max: u64,
 }
@@ -111,7 +122,14 @@ struct ReadRounds {
 impl Member {
     pub(crate) fn new(parts: Parts, deps: &Deps) -> Arc<Member> {
         let (sender, leadership) = watch::channel(Leadership::default());
-        deps.tasks.spawn(follow_leadership(parts.raft.server_metrics(), sender));
+        let (group, raft) = (parts.group, parts.raft.clone());
+        deps.tasks.spawn(async move {
+            follow_leadership(raft.server_metrics(), sender).await;
+            let ended = raft.metrics().borrow().running_state.clone();
+            if let Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) = ended {
+                tracing::error!(%group, reason = %fatal, "a replica has stopped");
+            }
+        });
         Arc::new(Member {
             group: parts.group,
             replica: parts.replica,
@@ -121,6 +139,10 @@ impl Member {
             applied: parts.applied,
             leadership,
             admission: Arc::new(Semaphore::new(parts.proposals_max)),
+            proposals_max: parts.proposals_max,
+            transport: parts.transport,
+            elections: AtomicBool::new(true),
+            times: parts.times,
             payload_bytes_max: parts.payload_bytes_max,
             snapshot_bytes_max: parts.snapshot_bytes_max,
             rounds: ReadRounds::default(),
@@ -186,6 +208,11 @@ impl Member {
         Ok(index)
     }
 
+    /// Keeps reads waiting: confirming leadership renews the lease that a hand-over waits for.
+    pub(crate) async fn pause_reads(&self) -> impl Sized + '_ {
+        self.rounds.ended.lock().await
+    }
+
     async fn confirm_leadership(&self) -> Result<u64, Error> {
         match self.raft.get_read_log_id().await {
             Ok((read, _)) => Ok(read.map_or(0, |id| id.index)),
@@ -249,7 +276,8 @@ impl Member {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow();
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-        let mut members = Members::default();
+        let index = metrics.membership_config.log_id().map_or(0, |id| id.index);
+        let mut members = Members { index, ..Members::default() };
         for (replica, addr) in metrics.membership_config.nodes() {
             let side = match voters.contains(replica) {
                 true => &mut members.voters,
@@ -285,6 +313,11 @@ impl Member {
         }
     }
 
+    pub(crate) fn set_elections(&self, on: bool) {
+        self.elections.store(on, Ordering::Relaxed);
+        self.raft.runtime_config().elect(on);
+    }
+
     pub(crate) async fn elect(&self) -> Result<(), Error> {
         self.raft.trigger().elect().await.map_err(|fatal| self.fatal(&fatal))
     }
@@ -318,6 +351,14 @@ impl Member {
                 self.raft.append_entries(append).await.map(Answer::Append).map_err(fatal_of)
             }
             Call::Vote(vote) => self.raft.vote(vote).await.map(Answer::Vote).map_err(fatal_of),
+            Call::Lead { now } => {
+                let willing = self.elections.load(Ordering::Relaxed);
+                match now && willing {
+                    true => self.raft.trigger().elect().await,
+                    false => Ok(()),
+                }
+                .map(|()| Answer::Willing(willing))
+            }
             Call::Snapshot(chunk) => {
                 let end = chunk.offset.saturating_add(chunk.data.len() as u64);
                 if end > self.snapshot_bytes_max {
@@ -336,7 +377,7 @@ impl Member {
         }
     }
 
-    fn stopped(&self, reason: impl ToString) -> Error {
+    pub(crate) fn stopped(&self, reason: impl ToString) -> Error {
         Error::Stopped { group: self.group, reason: reason.to_string() }
     }
 

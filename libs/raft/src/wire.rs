@@ -18,7 +18,7 @@ const WIRE_VERSION: u8 = 1;
 
 /// The largest message, in bytes; a transport may refuse larger ones. An append carries the
 /// entries of [`crate::GroupOptions::replicate_bytes_max`] or a single larger one.
-pub const MESSAGE_BYTES_MAX: usize = 24 << 20;
+pub const MESSAGE_BYTES_MAX: usize = 56 << 20;
 
 /// A request with the replica it is meant for: an address may have passed to another one.
 #[derive(Debug)]
@@ -32,19 +32,25 @@ pub(crate) enum Call {
     Append(AppendEntriesRequest<Types>),
     Vote(VoteRequest<u64>),
     Snapshot(InstallSnapshotRequest<Types>),
+    /// Run for leader `now`, since the one there was steps aside, or say whether you would.
+    Lead {
+        now: bool,
+    },
 }
 
 pub(crate) enum Answer {
     Append(AppendEntriesResponse<u64>),
     Vote(VoteResponse<u64>),
     Snapshot(Result<InstallSnapshotResponse<u64>, InstallSnapshotError>),
+    /// Whether this replica runs for leader when asked.
+    Willing(bool),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct RequestMsg {
     #[prost(uint64, tag = "1")]
     to: u64,
-    #[prost(oneof = "CallMsg", tags = "2, 3, 4")]
+    #[prost(oneof = "CallMsg", tags = "2, 3, 4, 5")]
     call: Option<CallMsg>,
 }
 
@@ -56,6 +62,8 @@ enum CallMsg {
     Vote(AskVoteMsg),
     #[prost(message, tag = "4")]
     Snapshot(SnapshotChunkMsg),
+    #[prost(bool, tag = "5")]
+    Lead(bool),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -94,7 +102,7 @@ struct SnapshotChunkMsg {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct AnswerMsg {
-    #[prost(oneof = "AnswerKindMsg", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "AnswerKindMsg", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     answer: Option<AnswerKindMsg>,
 }
 
@@ -114,6 +122,8 @@ enum AnswerKindMsg {
     Snapshot(VoteMsg),
     #[prost(message, tag = "7")]
     SnapshotMismatch(MismatchMsg),
+    #[prost(bool, tag = "8")]
+    Willing(bool),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -156,6 +166,7 @@ impl Request {
                 data: chunk.data.clone(),
                 done: chunk.done,
             }),
+            Call::Lead { now } => CallMsg::Lead(*now),
         };
         encode(&RequestMsg { to: self.to.0, call: Some(call) })
     }
@@ -175,6 +186,7 @@ impl Request {
                 data: chunk.data,
                 done: chunk.done,
             }),
+            Some(CallMsg::Lead(now)) => Call::Lead { now },
             None => return Err(Error::corrupt("request", "its kind is unknown")),
         };
         Ok(Request { to: ReplicaId(msg.to), call })
@@ -230,6 +242,7 @@ impl Answer {
                     got: mismatch.got.offset,
                 })
             }
+            Answer::Willing(willing) => AnswerKindMsg::Willing(*willing),
         };
         encode(&AnswerMsg { answer: Some(answer) })
     }
@@ -261,6 +274,7 @@ impl Answer {
                 let (expect, got) = (segment(mismatch.expected), segment(mismatch.got));
                 Answer::Snapshot(Err(SnapshotMismatch { expect, got }.into()))
             }
+            Some(AnswerKindMsg::Willing(willing)) => Answer::Willing(willing),
             None => return Err(Error::corrupt("answer", "its kind is unknown")),
         };
         Ok(answer)

@@ -21,8 +21,56 @@ pub(crate) enum Command {
     Serve(Options),
     /// Print the effective settings as YAML, secrets hidden
     Config(Options),
+    /// Look at a cluster, or change it
+    Cluster(Cluster),
     /// Print the version
     Version,
+}
+
+/// What can be asked of a cluster.
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    /// The internal address of a node that runs the metastore
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095", global = true)]
+    pub(crate) addr: String,
+    #[command(subcommand)]
+    pub(crate) command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Print nodes, shards, leaders and how far they are
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Move every replica away from a node, and wait until none is left
+    Drain {
+        /// The node's name
+        node: String,
+        /// Return at once
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let a drained node take replicas again
+    Undrain {
+        /// The node's name
+        node: String,
+    },
+    /// Give up the log of a shard that lost its majority for good, and begin a new one
+    Recover {
+        /// The shard's number
+        shard: u32,
+        /// Also if a node says that it leads the shard
+        #[arg(long)]
+        force: bool,
+    },
+    /// Grow the number of shards while traffic flows
+    Shards {
+        /// How many there shall be
+        count: u32,
+    },
 }
 
 /// Where settings come from: the file, then CLEW_… variables, then these flags.

@@ -51,7 +51,6 @@ pub(crate) struct Config {
     /// Whether the header X-Scope-OrgID names the tenant; otherwise there is one.
     pub(crate) multitenancy_enabled: bool,
     pub(crate) node: NodeConfig,
-    pub(crate) peers: PeersConfig,
     pub(crate) bucket: clew_storage::BucketConfig,
     pub(crate) telemetry: clew_node::telemetry::Config,
     pub(crate) distributor: clew_distributor::Config,
@@ -64,20 +63,12 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeConfig {
-    /// The node's name, unique in the cluster and the same after a restart.
+    /// The node's name, unique in the cluster and the same after a restart; empty = its address.
     pub(crate) name: String,
     /// The node's failure zone; empty when unknown.
     pub(crate) zone: String,
     /// The address other nodes reach the RPC port at, as `host:port`; empty = `rpc_addr`.
     pub(crate) advertise_addr: String,
-}
-
-/// Where roles that do not run in this process are found, as `http://host:9095`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PeersConfig {
-    pub(crate) metastore: String,
-    pub(crate) ingester: String,
 }
 
 impl Default for Config {
@@ -91,11 +82,10 @@ impl Default for Config {
             rpc_addr: "127.0.0.1:9095".to_owned(),
             multitenancy_enabled: false,
             node: NodeConfig {
-                name: "clew-0".to_owned(),
+                name: String::new(),
                 zone: String::new(),
                 advertise_addr: String::new(),
             },
-            peers: PeersConfig::default(),
             bucket: clew_storage::BucketConfig::at(""),
             telemetry: clew_node::telemetry::Config::default(),
             distributor: clew_distributor::Config::default(),
@@ -116,6 +106,38 @@ impl Config {
     pub(crate) fn advertised(&self) -> &str {
         let given = &self.node.advertise_addr;
         if given.is_empty() { &self.rpc_addr } else { given }
+    }
+
+    /// The addresses of the metastore's members, names looked up; this node's own if it is alone.
+    pub(crate) async fn metastore_members(&self) -> Result<Vec<String>, ConfigError> {
+        let mut members = Vec::new();
+        for member in &self.metastore.members {
+            let Some(name) = member.strip_prefix(DNS) else {
+                members.push(member.clone());
+                continue;
+            };
+            let found = tokio::net::lookup_host(name).await;
+            let found = found.map_err(|error| {
+                wrong("metastore.members", &format!("{name} cannot be looked up: {error}"))
+            })?;
+            members.extend(found.map(|addr| addr.to_string()));
+        }
+        if members.is_empty() {
+            members.push(self.advertised().to_owned());
+        }
+        members.sort();
+        members.dedup();
+        if self.runs(Role::Metastore) && !members.iter().any(|m| m == self.advertised()) {
+            let message = format!("{} is not among {}", self.advertised(), members.join(", "));
+            return Err(wrong("metastore.members", &message));
+        }
+        Ok(members)
+    }
+
+    /// The name of this node.
+    pub(crate) fn node_name(&self) -> &str {
+        let given = &self.node.name;
+        if given.is_empty() { self.advertised() } else { given }
     }
 
     /// The bucket; a folder in `data_dir` unless a place is given.
@@ -140,21 +162,28 @@ impl Config {
                 "none given, allowed are distributor, ingester, metastore, querier",
             ));
         }
-        if self.node.name.is_empty() {
-            return Err(wrong("node.name", "it is empty"));
-        }
-        let needs_metastore =
-            self.runs(Role::Ingester) || self.runs(Role::Querier) || self.runs(Role::Distributor);
-        if needs_metastore && !self.runs(Role::Metastore) && self.peers.metastore.is_empty() {
+        let members = &self.metastore.members;
+        if !self.runs(Role::Metastore) && members.is_empty() {
             let message = "it is empty, but this process does not run the metastore: \
-                           give its address as http://host:9095";
-            return Err(wrong("peers.metastore", message));
+                           give the internal addresses of those that do, as host:9095";
+            return Err(wrong("metastore.members", message));
         }
-        let needs_ingester = self.runs(Role::Distributor) || self.runs(Role::Querier);
-        if needs_ingester && !self.runs(Role::Ingester) && self.peers.ingester.is_empty() {
-            let message = "it is empty, but this process does not run the ingester: \
-                           give its address as http://host:9095";
-            return Err(wrong("peers.ingester", message));
+        if let Some(member) = members.iter().find(|member| !is_address(member)) {
+            return Err(wrong("metastore.members", &format!("{member:?} is not host:port")));
+        }
+        let has_names = members.iter().any(|member| member.starts_with(DNS));
+        let own = self.advertised().to_owned();
+        let is_member = members.contains(&own) || members.is_empty() || has_names;
+        if self.runs(Role::Metastore) && !is_member {
+            let message = format!(
+                "this node runs the metastore, but {own} (node.advertise_addr, or rpc_addr) is not \
+                 in the list"
+            );
+            return Err(wrong("metastore.members", &message));
+        }
+        if !members.is_empty() && (own.starts_with("0.0.0.0:") || own.starts_with("[::]:")) {
+            let message = format!("other nodes cannot reach {own}: give an address that they can");
+            return Err(wrong("node.advertise_addr", &message));
         }
         Ok(())
     }
@@ -164,6 +193,15 @@ impl Config {
         let shown = clew_node::config::shown(self)?;
         serde_yaml_ng::to_string(&shown).map_err(|error| wrong("config", &error.to_string()))
     }
+}
+
+/// Stands before a name whose addresses are all meant.
+const DNS: &str = "dns:";
+
+fn is_address(member: &str) -> bool {
+    let address = member.strip_prefix(DNS).unwrap_or(member);
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn wrong(key: &str, message: &str) -> ConfigError {
@@ -190,11 +228,21 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_peer_is_named() {
-        let error = load("roles: [querier]\n").unwrap_err().to_string();
-        assert!(error.contains("peers.metastore"), "{error}");
-        let error = load("roles: [distributor, metastore]\n").unwrap_err().to_string();
-        assert!(error.contains("peers.ingester"), "{error}");
+    fn members_that_cannot_work_are_named() {
+        for (yaml, word) in [
+            ("roles: [querier]\n", "metastore.members"),
+            ("metastore: {members: [\"http://a:9095\"]}\n", "is not host:port"),
+            ("metastore: {members: [\"a:9095\"]}\n", "not in the list"),
+            (
+                "rpc_addr: 0.0.0.0:9095\nmetastore: {members: [\"0.0.0.0:9095\"]}\n",
+                "node.advertise_addr",
+            ),
+        ] {
+            let error = load(yaml).unwrap_err().to_string();
+            assert!(error.contains(word), "{yaml}: {error}");
+        }
+        load("metastore: {members: [\"127.0.0.1:9095\", \"b:9095\"]}\n").unwrap();
+        load("roles: [querier]\nmetastore: {members: [\"dns:meta:9095\"]}\n").unwrap();
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! The `clew` binary: reads the command line and the settings, and hands over.
 
+mod beat;
 mod cli;
+mod cluster;
 mod config;
+mod inside;
 mod roles;
+mod router;
 mod serve;
 mod status;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(error) => usage(&error.to_string()),
         },
+        Command::Cluster(command) => cluster(command),
         Command::Version => print(&format!("clew {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -46,6 +52,21 @@ fn serve(config: Config) -> ExitCode {
         Err(error) if error.is_usage() => usage(&error.to_string()),
         Err(error) => {
             complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn cluster(command: cli::Cluster) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(cluster::run(command)),
+        Err(error) => Err(error.to_string()),
+    };
+    match result {
+        Ok(text) => print(&text),
+        Err(message) => {
+            complain(&message);
             ExitCode::FAILURE
         }
     }

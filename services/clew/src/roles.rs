@@ -1,107 +1,208 @@
 //! Wires the roles of one process: those that run here talk through in-process channels, those that
 //! do not through sockets. Nothing but this file knows which.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clew_catalog::{Roles, View};
-use clew_distributor::{Distributor, StaticRouter};
+use clew_catalog::{Outcome, RegisterNode, Request as _, Roles, SharedTopology};
+use clew_distributor::Distributor;
 use clew_ingester::Ingester;
 use clew_metastore::Metastore;
 use clew_model::ErrorKind;
 use clew_node::config::ConfigError;
-use clew_node::rpc::Channel;
-use clew_node::{Deps, Problem, Tasks};
-use clew_proto::metastore::v1::ViewRequest;
+use clew_node::rpc::{Channel, Pool};
+use clew_node::{Deps, Problem, Stop, Tasks};
+use clew_proto::metastore::v1::ApplyRequest;
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
 use clew_querier::{Querier, VersionInfo};
-use clew_raft::{Host, LogOptions, LogStore, NoPeers, NodeAddr, ReplicaId};
-use clew_ring::{NodeId, ShardId, ShardMap};
+use clew_raft::{Host, LogOptions, LogStore, PeerServer, Peers};
+use clew_ring::NodeId;
 use clew_storage::Bucket;
+use tokio::sync::watch;
+use tonic::service::RoutesBuilder;
 
 use crate::config::{Config, Role};
+use crate::inside::Inside;
+use crate::router::ClusterRouter;
 use crate::serve::ServeError;
+use crate::topology;
 
-/// The metastore's only member, until a cluster has several.
-const FIRST_MEMBER: ReplicaId = ReplicaId(1);
+/// What is there before any role is built.
+pub(crate) struct Ground {
+    pub(crate) store: Option<Arc<LogStore>>,
+    pub(crate) host: Option<Host>,
+    pool: Pool,
+    bucket: Bucket,
+    data_dir: PathBuf,
+    topology: watch::Sender<SharedTopology>,
+    /// The addresses of the metastore's members.
+    members: Vec<String>,
+}
 
 /// The roles of this process, built and not yet running.
 pub(crate) struct Built {
-    pub(crate) store: Option<Arc<LogStore>>,
-    pub(crate) host: Option<Host>,
     pub(crate) metastore: Option<Metastore>,
     pub(crate) ingester: Option<Ingester>,
     pub(crate) distributor: Option<Distributor>,
     pub(crate) querier: Option<Querier>,
-    /// The shard service, here or elsewhere, if this process has to do with it.
-    pub(crate) shards: Option<Channel>,
+    /// The metastore, here or elsewhere.
+    pub(crate) metastore_channel: Channel,
+    pub(crate) topology: watch::Receiver<SharedTopology>,
+    pub(crate) router: Arc<ClusterRouter>,
 }
 
-/// Builds the roles of this process in the order in which they need each other.
-pub(crate) async fn build(config: &Config, deps: &Deps) -> Result<Built, ServeError> {
+/// Opens what is on disk, and the connections to others.
+pub(crate) async fn ground(config: &Config, deps: &Deps) -> Result<Ground, ServeError> {
     let data_dir = PathBuf::from(&config.data_dir);
     std::fs::create_dir_all(&data_dir)
         .map_err(|source| ServeError::DataDir { path: config.data_dir.clone(), source })?;
     let bucket = open_bucket(config, deps)?;
-    let (store, host) = open_log(config, deps, &data_dir)?;
-    let metastore = build_metastore(config, deps, host.as_ref()).await?;
-    // A process with nothing but the metastore asks nobody.
-    let metastore_channel = match &metastore {
-        Some(metastore) => Channel::local(metastore.server()),
-        None => Channel::connect(&config.peers.metastore)?,
+    let topology = watch::Sender::new(SharedTopology::default());
+    let pool = Pool::new();
+    let peers =
+        Peers::new(pool.clone(), topology::addresses(topology.subscribe()), deps.clock.clone());
+    let (store, host) = open_log(config, deps, &data_dir, peers)?;
+    let members = config.metastore_members().await?;
+    Ok(Ground { store, host, pool, bucket, data_dir, topology, members })
+}
+
+/// Builds the roles of this process in the order in which they need each other. `stop` ends what
+/// runs beside them; `inside` gets each service as soon as it is there.
+pub(crate) async fn build(
+    config: &Config,
+    deps: &Deps,
+    ground: &Ground,
+    inside: &Inside,
+    background: &Tasks,
+    stop: &Stop,
+) -> Result<Built, ServeError> {
+    let mut routes = RoutesBuilder::default();
+    if let Some(host) = &ground.host {
+        routes.add_service(PeerServer::server(host.clone()));
+    }
+    let metastore = build_metastore(config, deps, ground, stop).await?;
+    if let Some(metastore) = &metastore {
+        routes.add_service(metastore.server());
+        routes.add_service(metastore.cluster_server());
+        routes.add_service(metastore.member_server());
+    }
+    inside.put(routes.clone().routes());
+    if let Some(metastore) = &metastore {
+        metastore.form().await?;
+        let (controller, stop) = (metastore.clone(), stop.clone());
+        background.spawn(async move { controller.run(stop).await });
+    }
+    let (metastore_channel, watched) = match &metastore {
+        Some(here) => {
+            let mut own = RoutesBuilder::default();
+            own.add_service(here.server());
+            own.add_service(here.cluster_server());
+            let here = Channel::local(own.routes());
+            (here.clone(), vec![here])
+        }
+        None => {
+            let members = ground.members.iter().map(|addr| ground.pool.get(addr));
+            let members = members.collect::<Result<Vec<_>, _>>()?;
+            (Channel::first_of(members.clone()), members)
+        }
     };
-    let ingester = match &host {
+    let topology = ground.topology.subscribe();
+    let (clock, sender) = (deps.clock.clone(), ground.topology.clone());
+    background.spawn(topology::follow(watched, clock, sender, stop.clone()));
+    let ingester = match &ground.host {
         Some(host) if config.runs(Role::Ingester) => {
             let parts = clew_ingester::Parts {
                 host: host.clone(),
-                bucket: bucket.clone(),
+                bucket: ground.bucket.clone(),
                 metastore: metastore_channel.clone(),
                 node: node_id(config)?,
                 addr: config.advertised().to_owned(),
                 zone: config.node.zone.clone(),
-                data_dir,
+                data_dir: ground.data_dir.clone(),
                 roles: announced(config),
                 cores: cores(),
+                topology: topology.clone(),
             };
-            Some(config.ingester.clone().build(deps.clone(), parts).await?)
+            let settings = config.ingester.clone();
+            Some(patiently(deps, || settings.clone().build(deps.clone(), parts.clone())).await?)
         }
-        _ => None,
+        _ => {
+            patiently(deps, || register(config, deps, &metastore_channel)).await?;
+            None
+        }
     };
-    let mut built =
-        Built { store, host, metastore, ingester, distributor: None, querier: None, shards: None };
-    built.shards = built.ingester.as_ref().map(|ingester| Channel::local(ingester.server()));
-    if config.runs(Role::Distributor) || config.runs(Role::Querier) {
-        let shards = match built.shards.take() {
-            Some(here) => here,
-            None => Channel::connect(&config.peers.ingester)?,
-        };
-        let map = shard_map(&metastore_channel).await?;
-        let router = Arc::new(OneIngester(StaticRouter::single(map, &shards)));
-        built.distributor = build_distributor(config, deps, router.clone())?;
-        built.querier = build_querier(config, deps, metastore_channel, router, bucket)?;
-        built.shards = Some(shards);
+    if let Some(ingester) = &ingester {
+        routes.add_service(ingester.server());
     }
-    Ok(built)
+    inside.put(routes.clone().routes());
+    ground.pool.set_here(config.advertised(), Channel::local(routes.routes()));
+    let router = Arc::new(ClusterRouter::new(
+        topology.clone(),
+        ground.pool.clone(),
+        config.ingester.trace_horizon.0,
+    ));
+    let distributor = build_distributor(config, deps, router.clone())?;
+    let bucket = ground.bucket.clone();
+    let querier = build_querier(config, deps, metastore_channel.clone(), router.clone(), bucket)?;
+    Ok(Built { metastore, ingester, distributor, querier, metastore_channel, topology, router })
 }
 
-/// Every shard is led by the one ingester there is.
-struct OneIngester(StaticRouter);
+/// Between two attempts to join the cluster.
+const JOIN_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
 
-impl clew_distributor::Router for OneIngester {
-    fn map(&self) -> Arc<ShardMap> {
-        self.0.map()
-    }
-
-    fn leader(&self, shard: ShardId) -> Option<Channel> {
-        self.0.leader(shard)
+/// Repeats a step that needs the metastore until the metastore is there.
+async fn patiently<T, E, F>(deps: &Deps, step: impl Fn() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Waits,
+{
+    loop {
+        match step().await {
+            Err(error) if error.waits() => {
+                tracing::warn!(%error, "waiting for the metastore");
+                deps.clock.sleep(JOIN_DELAY).await;
+            }
+            done => return done,
+        }
     }
 }
 
-impl clew_querier::Router for OneIngester {
-    fn channel(&self, shard: ShardId) -> Option<Channel> {
-        clew_distributor::Router::leader(&self.0, shard)
+/// An error that may pass by waiting.
+trait Waits: std::fmt::Display {
+    fn waits(&self) -> bool;
+}
+
+impl Waits for clew_ingester::IngesterError {
+    fn waits(&self) -> bool {
+        // Also a cluster that is not created yet.
+        matches!(self, Self::Metastore(_) | Self::Refused(_))
+            && self.kind() == ErrorKind::Unavailable
     }
+}
+
+impl Waits for ServeError {
+    fn waits(&self) -> bool {
+        matches!(self, ServeError::Problem(problem) if problem.kind == ErrorKind::Unavailable)
+    }
+}
+
+/// Tells the metastore of a node that holds no shards.
+async fn register(config: &Config, deps: &Deps, metastore: &Channel) -> Result<(), ServeError> {
+    let register = RegisterNode {
+        node: node_id(config)?,
+        addr: config.advertised().to_owned(),
+        zone: config.node.zone.clone(),
+        capacity: u32::try_from(cores()).unwrap_or(1).max(1),
+        roles: announced(config),
+    };
+    let command = register.into_command().encode(deps.clock.now_unix()).into();
+    let mut client = MetastoreServiceClient::new(metastore.clone());
+    let answer = client.apply(ApplyRequest { command }).await.map_err(Problem::from)?;
+    let outcome = Outcome::decode(&answer.into_inner().outcome)
+        .map_err(|error| Problem::new(ErrorKind::Internal, "outcome", error.to_string()))?;
+    RegisterNode::answer(outcome)
+        .map_err(|refusal| Problem::new(refusal.kind(), "refused", refusal.to_string()))?;
+    Ok(())
 }
 
 fn open_bucket(config: &Config, deps: &Deps) -> Result<Bucket, ServeError> {
@@ -113,27 +214,36 @@ fn open_log(
     config: &Config,
     deps: &Deps,
     data_dir: &Path,
+    peers: Peers,
 ) -> Result<(Option<Arc<LogStore>>, Option<Host>), ServeError> {
     if !config.runs(Role::Metastore) && !config.runs(Role::Ingester) {
         return Ok((None, None));
     }
-    let store = LogStore::open(&data_dir.join("raft"), &LogOptions::default(), deps)?;
-    let host = Host::new(store.clone(), Arc::new(NoPeers), deps.clone());
+    let folder = data_dir.join("raft");
+    // A replica that has forgotten its log must not pass for the one that had it.
+    if data_dir.join(clew_ingester::DISK_ID_FILE).exists() && !folder.join("CURRENT").exists() {
+        return Err(ServeError::LogLost { path: folder.display().to_string() });
+    }
+    let store = LogStore::open(&folder, &LogOptions::default(), deps)?;
+    let host = Host::new(store.clone(), Arc::new(peers), deps.clone());
     Ok((Some(store), Some(host)))
 }
 
 async fn build_metastore(
     config: &Config,
     deps: &Deps,
-    host: Option<&Host>,
+    ground: &Ground,
+    stop: &Stop,
 ) -> Result<Option<Metastore>, ServeError> {
-    let Some(host) = host.filter(|_| config.runs(Role::Metastore)) else { return Ok(None) };
-    let members = BTreeMap::from([(FIRST_MEMBER, NodeAddr(config.advertised().to_owned()))]);
+    let host = ground.host.as_ref().filter(|_| config.runs(Role::Metastore));
+    let Some(host) = host else { return Ok(None) };
     let parts = clew_metastore::Parts {
         host: host.clone(),
-        replica: FIRST_MEMBER,
-        members,
+        pool: ground.pool.clone(),
+        addr: config.advertised().to_owned(),
+        members: ground.members.clone(),
         cores: cores(),
+        stop: stop.clone(),
     };
     Ok(Some(config.metastore.clone().build(deps.clone(), parts).await?))
 }
@@ -141,7 +251,7 @@ async fn build_metastore(
 fn build_distributor(
     config: &Config,
     deps: &Deps,
-    router: Arc<OneIngester>,
+    router: Arc<ClusterRouter>,
 ) -> Result<Option<Distributor>, ServeError> {
     if !config.runs(Role::Distributor) {
         return Ok(None);
@@ -157,7 +267,7 @@ fn build_querier(
     config: &Config,
     deps: &Deps,
     metastore: Channel,
-    router: Arc<OneIngester>,
+    router: Arc<ClusterRouter>,
     bucket: Bucket,
 ) -> Result<Option<Querier>, ServeError> {
     if !config.runs(Role::Querier) {
@@ -171,18 +281,8 @@ fn build_querier(
     Ok(Some(settings.build(deps.clone(), parts)?))
 }
 
-/// The shard map as the metastore has it.
-async fn shard_map(metastore: &Channel) -> Result<ShardMap, ServeError> {
-    let mut client = MetastoreServiceClient::new(metastore.clone());
-    let request = ViewRequest { shards_only: true, ..ViewRequest::default() };
-    let answer = client.view(request).await.map_err(Problem::from)?.into_inner();
-    let view = View::decode(&answer.view)
-        .map_err(|error| Problem::new(ErrorKind::Internal, "view", error.to_string()))?;
-    Ok(view.shard_map())
-}
-
-fn node_id(config: &Config) -> Result<NodeId, ServeError> {
-    let name = &config.node.name;
+pub(crate) fn node_id(config: &Config) -> Result<NodeId, ServeError> {
+    let name = config.node_name();
     NodeId::parse(name).map_err(|error| {
         let message = format!("{name:?} is no node name: {error}");
         ConfigError::Key { key: "node.name".to_owned(), message }.into()

@@ -10,12 +10,15 @@ use clew_node::config::ConfigError;
 use clew_node::http_server::{self, Limits};
 use clew_node::telemetry::{self, TelemetryError};
 use clew_node::{Deps, Problem, Stop, Tasks};
+use clew_proto::metastore::v1::HeartbeatRequest;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::beat;
 use crate::config::{Config, Role};
-use crate::roles::{self, Built};
-use crate::status::Status;
+use crate::inside::Inside;
+use crate::roles::{self, Built, Ground};
+use crate::status::{Insight, Status};
 
 /// How long the way down may take before the process ends all the same.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -35,6 +38,12 @@ pub(crate) enum ServeError {
     DataDir { path: String, source: std::io::Error },
     #[error("config key bucket: {0}")]
     Bucket(#[from] clew_storage::Error),
+    #[error(
+        "{path} is gone, but disk-id beside it says that there was a log: restore it, or remove \
+         disk-id to start as an empty node (in a cluster it is filled again by the others; alone, \
+         what was not flushed and the catalog are lost)"
+    )]
+    LogLost { path: String },
     #[error("the log: {0}")]
     Log(#[from] clew_raft::Error),
     #[error(transparent)]
@@ -102,58 +111,111 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
     // Probes are answered while the log is read back: alive, and not ready.
     let status = Status::new(&config, deps.metrics.clone());
     api.serve(&deps, listeners.http, status.router());
-    let mut built = roles::build(&config, &deps).await?;
-    status.set_api(built.querier.as_ref().map(clew_querier::Querier::router), built.shards.clone());
+    let ground = roles::ground(&config, &deps).await?;
+    let inside = Inside::new();
     if let Some(listener) = listeners.rpc {
-        api.serve(&deps, listener, rpc_router(&built));
+        api.serve(&deps, listener, inside.router());
     }
-    if let Some(querier) = built.querier.clone() {
-        let stop = api.stop.clone();
-        api.tasks.spawn(async move { querier.run(stop).await });
-    }
-    let mut readiness = None;
-    if let Some(ingester) = built.ingester.take() {
-        readiness = Some(ingester.readiness());
-        logs.tasks.spawn(ingester.run(logs.stop.clone()));
-    }
+    // What runs beside the roles: it ends after them, and before the port they talk over.
+    let (beside, leaving) = (Phase::new(), Stop::new());
+    let mut stepping = Stepping::default();
     let serving = async {
-        if let Some(readiness) = readiness {
-            readiness.wait().await?;
+        let tasks = &beside.tasks;
+        let mut built = roles::build(&config, &deps, &ground, &inside, tasks, &beside.stop).await?;
+        let querier = built.querier.as_ref().map(clew_querier::Querier::router);
+        let metastore = built.metastore_channel.clone();
+        let (topology, router) = (built.topology.clone(), built.router.clone());
+        status.set_api(querier, Insight { metastore: metastore.clone(), topology, router });
+        if let Some(querier) = built.querier.clone() {
+            let stop = api.stop.clone();
+            api.tasks.spawn(async move { querier.run(stop).await });
         }
-        if let Some(distributor) = &built.distributor {
-            if let Some(listener) = listeners.otlp_grpc {
-                otlp.serve(&deps, listener, distributor.grpc_router());
-            }
-            if let Some(listener) = listeners.otlp_http {
-                otlp.serve(&deps, listener, distributor.http_router());
-            }
+        let ingester = built.ingester.take().map(|ingester| {
+            let handle = ingester.handle();
+            logs.tasks.spawn(ingester.run(logs.stop.clone()));
+            handle
+        });
+        let beat = HeartbeatRequest {
+            node: config.node_name().to_owned(),
+            addr: config.advertised().to_owned(),
+            ..HeartbeatRequest::default()
+        };
+        let clock = deps.clock.clone();
+        let (leaving, stop) = (leaving.clone(), beside.stop.clone());
+        beside.tasks.spawn(beat::run(beat, metastore, ingester.clone(), clock, leaving, stop));
+        stepping = Stepping { metastore: built.metastore.clone(), ingester: ingester.clone() };
+        if let Some(ingester) = &ingester {
+            ingester.ready().await?;
         }
+        serve_otlp(&built, &otlp, &deps, listeners.otlp_grpc, listeners.otlp_http);
         status.set_ready(true);
         announce(&config);
         std::future::pending().await
     };
-    // Also while the log is read back, which may take long or never end if the log fails.
+    // Also while the cluster comes together or the log is read back, which may take long or never
+    // end.
     let ended = tokio::select! {
-        ended = wait_for_end(&built) => ended,
+        ended = wait_for_end(&ground) => ended,
         failed = serving => failed,
     };
     status.set_ready(false);
+    leaving.stop();
     let down = async {
         otlp.end().await;
+        stepping.down().await;
         logs.end().await;
+        beside.end().await;
         api.end().await;
-        if let Some(host) = &built.host {
+        if let Some(host) = &ground.host {
             host.shutdown().await;
         }
     };
     if deps.clock.timeout(DRAIN_MAX, down).await.is_none() {
         tracing::warn!("the drain took too long, ending anyway");
     }
-    if let Some(store) = &built.store {
+    if let Some(store) = &ground.store {
         store.close();
     }
     telemetry.shutdown();
     ended
+}
+
+/// How long the members of the metastore may take to agree on another leader.
+const HAND_OVER_MAX: Duration = Duration::from_secs(4);
+
+/// What gives its leadership away before it stops.
+#[derive(Default)]
+struct Stepping {
+    metastore: Option<clew_metastore::Metastore>,
+    ingester: Option<clew_ingester::Handle>,
+}
+
+impl Stepping {
+    /// Shards first: telling who leads them needs the metastore.
+    async fn down(&self) {
+        if let Some(ingester) = &self.ingester {
+            ingester.step_down().await;
+        }
+        if let Some(metastore) = &self.metastore {
+            metastore.step_down(HAND_OVER_MAX).await;
+        }
+    }
+}
+
+fn serve_otlp(
+    built: &Built,
+    otlp: &Phase,
+    deps: &Deps,
+    grpc: Option<TcpListener>,
+    http: Option<TcpListener>,
+) {
+    let Some(distributor) = &built.distributor else { return };
+    if let Some(listener) = grpc {
+        otlp.serve(deps, listener, distributor.grpc_router());
+    }
+    if let Some(listener) = http {
+        otlp.serve(deps, listener, distributor.http_router());
+    }
 }
 
 impl Listeners {
@@ -185,18 +247,6 @@ async fn bind(key: &'static str, addr: &str) -> Result<TcpListener, ServeError> 
     })
 }
 
-/// The services other nodes call.
-fn rpc_router(built: &Built) -> Router {
-    let mut routes = tonic::service::RoutesBuilder::default();
-    if let Some(metastore) = &built.metastore {
-        routes.add_service(metastore.server());
-    }
-    if let Some(ingester) = &built.ingester {
-        routes.add_service(ingester.server());
-    }
-    routes.routes().into_axum_router()
-}
-
 fn announce(config: &Config) {
     let roles: Vec<&str> = config.roles.iter().map(|role| role.as_str()).collect();
     tracing::info!(
@@ -213,11 +263,11 @@ fn announce(config: &Config) {
 
 /// Completes on SIGTERM, SIGINT, or when the log on disk has failed. A second signal ends the
 /// process at once.
-async fn wait_for_end(built: &Built) -> Result<(), ServeError> {
+async fn wait_for_end(ground: &Ground) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
     let failed = async {
-        match &built.store {
+        match &ground.store {
             Some(store) => {
                 let mut failed = store.failed();
                 let reason = failed.wait_for(Option::is_some).await;

@@ -8,17 +8,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use clew_catalog::SharedTopology;
 use clew_node::rpc::Channel;
 use clew_node::{Metrics, Problem};
 use clew_proto::shard::v1::FlushRequest;
 use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
 use serde_json::json;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::cluster;
 use crate::config::Config;
+use crate::router::ClusterRouter;
 
 /// What a process says about itself. Cheap to clone.
 #[derive(Clone)]
@@ -34,7 +38,14 @@ struct Inner {
 /// What is only there once the roles are built.
 struct Api {
     querier: Option<Router>,
-    shards: Option<Channel>,
+    insight: Insight,
+}
+
+/// What a process knows of its cluster.
+pub(crate) struct Insight {
+    pub(crate) metastore: Channel,
+    pub(crate) topology: watch::Receiver<SharedTopology>,
+    pub(crate) router: Arc<ClusterRouter>,
 }
 
 impl Status {
@@ -53,8 +64,8 @@ impl Status {
     }
 
     /// Puts the query API in place. Only the first call counts.
-    pub(crate) fn set_api(&self, querier: Option<Router>, shards: Option<Channel>) {
-        if self.0.api.set(Api { querier, shards }).is_err() {
+    pub(crate) fn set_api(&self, querier: Option<Router>, insight: Insight) {
+        if self.0.api.set(Api { querier, insight }).is_err() {
             tracing::error!("the query api was put in place twice");
         }
     }
@@ -65,6 +76,7 @@ impl Status {
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
             .route("/status", get(status))
+            .route("/status/cluster", get(cluster_status))
             .route("/status/config", get(config))
             .route("/status/version", get(version))
             .route("/flush", post(flush))
@@ -96,7 +108,7 @@ async fn status(State(status): State<Status>) -> Response {
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": status.0.ready.load(Ordering::Acquire),
-        "node": config.node.name,
+        "node": config.node_name(),
         "roles": roles,
         "addresses": {
             "http": config.http_addr,
@@ -121,26 +133,48 @@ async fn version() -> String {
     format!("clew {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// Seals and flushes every shard's head; answers when the objects are registered.
-async fn flush(State(status): State<Status>) -> Response {
-    let Some(shards) = status.0.api.get().and_then(|api| api.shards.clone()) else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "no ingester is known here\n").into_response();
+/// The cluster as the metastore's leader sees it: JSON, or a page for a browser.
+async fn cluster_status(State(status): State<Status>, headers: HeaderMap) -> Response {
+    let Some(api) = status.0.api.get() else { return starting() };
+    let Insight { metastore, topology, .. } = &api.insight;
+    let topology = topology.borrow().clone();
+    let account = match cluster::ask(metastore.clone()).await {
+        Ok(account) => account,
+        Err(problem) => return (problem.http_status(), format!("{problem}\n")).into_response(),
     };
-    match ShardServiceClient::new(shards).flush(FlushRequest::default()).await {
-        Ok(_) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+        let page = cluster::page(&topology, &account);
+        return ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response();
+    }
+    let body = cluster::json(&topology, &account).to_string();
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Seals and flushes every shard's head, wherever it is led; answers when the objects are registered.
+async fn flush(State(status): State<Status>) -> Response {
+    let Some(api) = status.0.api.get() else { return starting() };
+    let leaders = api.insight.router.leading_nodes();
+    let flushes = leaders.into_iter().map(|leader| async move {
+        ShardServiceClient::new(leader).flush(FlushRequest::default()).await
+    });
+    for flushed in futures::future::join_all(flushes).await {
+        if let Err(error) = flushed {
             let problem = Problem::from(error);
-            (problem.http_status(), format!("{problem}\n")).into_response()
+            return (problem.http_status(), format!("{problem}\n")).into_response();
         }
     }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+fn starting() -> Response {
+    let retry = [(header::RETRY_AFTER, "1")];
+    (StatusCode::SERVICE_UNAVAILABLE, retry, "starting\n").into_response()
 }
 
 /// Everything else is the query API's.
 async fn query(State(status): State<Status>, request: Request) -> Response {
-    let Some(api) = status.0.api.get() else {
-        let retry = [(header::RETRY_AFTER, "1")];
-        return (StatusCode::SERVICE_UNAVAILABLE, retry, "starting\n").into_response();
-    };
+    let Some(api) = status.0.api.get() else { return starting() };
     let Some(querier) = &api.querier else {
         return (StatusCode::NOT_FOUND, "this process is no querier\n").into_response();
     };

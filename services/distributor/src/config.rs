@@ -40,6 +40,8 @@ pub struct Config {
     pub batch_bytes_max: Bytes,
     /// How long the shards of a request may take to acknowledge it.
     pub append_timeout: Span,
+    /// How long spans whose shards have no leader wait for an election, within `append_timeout`.
+    pub leader_wait: Span,
     /// When a client should try again after a failure that passes.
     pub retry_after: Span,
     /// Origins of web pages that may send spans: `*` for all, or origins such as
@@ -63,6 +65,7 @@ impl Default for Config {
             tenant_burst_bytes: Bytes::mebi(64),
             batch_bytes_max: Bytes::mebi(4),
             append_timeout: Span::seconds(10),
+            leader_wait: Span::seconds(6),
             retry_after: Span::seconds(1),
             cors_origins: vec!["*".to_owned()],
         }

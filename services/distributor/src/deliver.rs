@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_model::otlp::Scan;
+use clew_model::otlp::request::ScannedSpan;
 use clew_model::{ErrorKind, TenantId, UnixNanos};
 use clew_node::Problem;
 use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
@@ -22,8 +23,11 @@ use crate::plan::{NoPlace, Packed};
 use crate::push::Ingest;
 use crate::refusal::Refusal;
 
-/// Rounds of sending: a trace has a home and two fallbacks.
-const ROUNDS_MAX: usize = 3;
+/// Between two attempts while none of a trace's places has a leader that answers.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// Attempts that fit into the time for a request, so that a leader that hangs is left for another.
+const ATTEMPTS: u32 = 3;
 
 /// A request whose spans are on their way. It holds its share of the limits until it ends, also
 /// when the client no longer waits.
@@ -36,6 +40,8 @@ pub(crate) struct Delivery {
     pub(crate) scan: Scan,
     /// Where its traces belong.
     pub(crate) places: Arc<TenantPlaces>,
+    /// Whether they may have belonged elsewhere lately.
+    pub(crate) is_settling: bool,
     /// What is to be sent.
     pub(crate) batches: Vec<Packed>,
     /// What it holds of the limits.
@@ -54,13 +60,13 @@ impl Delivery {
     /// # Errors
     /// [`Refusal::Overloaded`] or [`Refusal::Unavailable`] when a part was not acknowledged.
     pub(crate) async fn run(mut self, ingest: Arc<Ingest>) -> Result<(), Refusal> {
+        let clock = ingest.deps.clock.clone();
+        let give_up_at = clock.monotonic().saturating_add(ingest.config.leader_wait.0);
         let mut avoid = BTreeSet::new();
-        let mut problem = None;
-        for _ in 0..ROUNDS_MAX {
+        loop {
             let failures = self.send(&ingest).await;
-            if failures.is_empty() {
-                return Ok(());
-            }
+            let Some(first) = failures.first() else { return Ok(()) };
+            let message = first.problem.message.clone();
             for failure in &failures {
                 count(&ingest, failure);
                 avoid.insert(failure.packed.part.shard);
@@ -68,11 +74,21 @@ impl Delivery {
             if let Some(refusal) = final_refusal(&failures, ingest.retry_after()) {
                 return Err(refusal);
             }
-            problem = failures.iter().map(|failure| failure.problem.clone()).next();
-            self = self.pack_again(&ingest, failures, &avoid).await?;
+            let mut spans: Vec<_> =
+                failures.into_iter().flat_map(|failure| failure.packed.part.spans).collect();
+            loop {
+                let home;
+                (self, spans, home) = self.pack_again(&ingest, spans, &avoid).await?;
+                let Some(NoPlace { home }) = home else { break };
+                // None of the places has a leader that answers: an election may be under way.
+                if clock.monotonic().saturating_add(RETRY_DELAY) >= give_up_at {
+                    let message = format!("shard {home} and its fallbacks: {message}");
+                    return Err(unavailable("append_failed", message, ingest.retry_after()));
+                }
+                clock.sleep(RETRY_DELAY).await;
+                avoid.clear();
+            }
         }
-        let message = problem.map_or_else(String::new, |problem| problem.message);
-        Err(unavailable("append_failed", message, ingest.retry_after()))
     }
 
     async fn send(&mut self, ingest: &Ingest) -> Vec<Failure> {
@@ -97,11 +113,11 @@ impl Delivery {
             raw_bytes: part.raw_bytes as u64,
             traces: packed.traces.clone(),
             generation: self.places.generation(),
-            fallback: part.fallback,
+            fallback: part.fallback || self.is_settling,
         };
         let mut request =
             tonic::Request::new(AppendRequest { shard: part.shard.0, batch: Some(batch) });
-        request.set_timeout(ingest.append_timeout());
+        request.set_timeout(ingest.append_timeout() / ATTEMPTS);
         let answer = ShardServiceClient::new(part.leader.clone()).append(request).await;
         match answer {
             Ok(_) => Ok(()),
@@ -109,26 +125,22 @@ impl Delivery {
         }
     }
 
+    /// Packs spans for places that are not to be avoided; gives them back if there is none.
     async fn pack_again(
         self,
         ingest: &Arc<Ingest>,
-        failures: Vec<Failure>,
+        spans: Vec<ScannedSpan>,
         avoid: &BTreeSet<ShardId>,
-    ) -> Result<Delivery, Refusal> {
-        let message = failures.iter().map(|failure| failure.problem.message.clone()).next();
-        let spans: Vec<_> =
-            failures.into_iter().flat_map(|failure| failure.packed.part.spans).collect();
+    ) -> Result<(Delivery, Vec<ScannedSpan>, Option<NoPlace>), Refusal> {
         let (avoid, packer) = (avoid.clone(), ingest.clone());
         let pack = move || {
             let mut delivery = self;
-            let parts = packer.divide(&delivery.scan, &spans, &delivery.places, &avoid);
-            let parts = parts.map_err(|NoPlace { home }| {
-                let message = message.unwrap_or_default();
-                let message = format!("shard {home} and its fallbacks: {message}");
-                unavailable("append_failed", message, packer.retry_after())
-            })?;
+            let parts = match packer.divide(&delivery.scan, &spans, &delivery.places, &avoid) {
+                Ok(parts) => parts,
+                Err(no_place) => return Ok((delivery, spans, Some(no_place))),
+            };
             delivery.batches = packer.pack(&mut delivery.scan, parts, &mut delivery.hold)?;
-            Ok(delivery)
+            Ok((delivery, Vec::new(), None))
         };
         let packed = ingest.deps.tasks.compute(pack).await;
         packed.unwrap_or_else(|error| Err(Refusal::Internal(error.to_string())))

@@ -204,7 +204,8 @@ impl Ingest {
         })?;
         drop(spans);
         let batches = self.pack(&mut scan, parts, &mut hold)?;
-        Ok(Delivery { tenant, received, scan, places, batches, hold })
+        let is_settling = self.router.is_settling(places.generation(), received);
+        Ok(Delivery { tenant, received, scan, places, is_settling, batches, hold })
     }
 
     /// Divides spans by shard; see [`plan::divide`].

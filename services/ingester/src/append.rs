@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clew_node::{Deps, Phase};
 use clew_proto::shard::v1::{Batch, LogEntry};
-use clew_raft::ShardGroup;
+use clew_raft::{Leadership, ShardGroup};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{Notify, oneshot, watch};
@@ -59,6 +59,7 @@ enum Failure {
 pub(crate) struct AheadOf {
     consumed: watch::Receiver<u64>,
     budget: Arc<Budget>,
+    leadership: watch::Receiver<Leadership>,
     /// Entries not seen in the head yet: (log index, bytes).
     entries: VecDeque<(u64, usize)>,
     bytes: usize,
@@ -66,8 +67,20 @@ pub(crate) struct AheadOf {
 
 impl AheadOf {
     /// The log is where the head is, whose progress is `consumed` and whose memory is `budget`.
-    pub(crate) fn new(consumed: watch::Receiver<u64>, budget: Arc<Budget>) -> AheadOf {
-        AheadOf { consumed, budget, entries: VecDeque::new(), bytes: 0 }
+    pub(crate) fn new(
+        consumed: watch::Receiver<u64>,
+        budget: Arc<Budget>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> AheadOf {
+        AheadOf { consumed, budget, leadership, entries: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Without leadership there is no head here to wait for.
+    fn follow_leadership(&mut self) {
+        if !self.leadership.borrow_and_update().is_leader {
+            self.entries.clear();
+            self.bytes = 0;
+        }
     }
 
     fn push(&mut self, index: u64, bytes: usize) {
@@ -192,8 +205,16 @@ impl AppendQueue {
     /// Completes when the log is close enough to the head, or the queue is closed: what waits then
     /// still goes into the log, to be read back at the next start.
     async fn wait_for_head(&self, head: &mut AheadOf) {
+        head.follow_leadership();
         while head.is_too_far() && !self.waiting.lock().closed {
             tokio::select! {
+                lost = head.leadership.wait_for(|now| !now.is_leader) => {
+                    if lost.is_err() {
+                        return;
+                    }
+                    head.entries.clear();
+                    head.bytes = 0;
+                }
                 changed = head.consumed.changed() => {
                     // The sender lives as long as the head.
                     if changed.is_err() {
@@ -277,7 +298,9 @@ mod tests {
     #[test]
     fn the_log_is_ahead_by_what_the_head_has_not_taken() {
         let consumed = watch::Sender::new(4);
-        let mut head = AheadOf::new(consumed.subscribe(), Arc::new(Budget::new(1)));
+        let leads = watch::Sender::new(Leadership { is_leader: true, ..Leadership::default() });
+        let budget = Arc::new(Budget::new(1));
+        let mut head = AheadOf::new(consumed.subscribe(), budget, leads.subscribe());
         head.push(5, AHEAD_BYTES_MAX - 1);
         assert!(!head.is_too_far());
         head.push(7, 1);
@@ -290,6 +313,11 @@ mod tests {
         consumed.send_replace(7);
         assert!(!head.is_too_far());
         assert_eq!(head.bytes, 0);
+        head.push(9, AHEAD_BYTES_MAX);
+        assert!(head.is_too_far());
+        leads.send_replace(Leadership::default());
+        head.follow_leadership();
+        assert!(!head.is_too_far(), "a follower has no head to wait for");
     }
 
     #[tokio::test]

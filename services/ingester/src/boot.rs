@@ -1,37 +1,33 @@
-//! Joining the cluster, opening the replicas that live on this disk, and running them.
+//! Joining the cluster, and running the replicas that live on this disk.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clew_catalog::{
-    DiskId, IssueReplicaId, OpenOutcome, OpenShardLog, RegisterNode, ReplicaId, RequestId, Roles,
-    ShardView,
-};
+use clew_catalog::{DiskId, IssueReplicaId, RegisterNode, ReplicaId, Roles, SharedTopology};
 use clew_model::id::{from_hex, to_hex};
 use clew_node::rpc::Channel;
 use clew_node::{Deps, Stop};
+use clew_proto::metastore::v1::ReplicaReport;
 use clew_proto::shard::v1::shard_service_server::ShardServiceServer;
 use clew_query::{Engine, QueryLimits};
-use clew_raft::{GroupId, GroupOptions, GroupSpec, Host, NodeAddr};
-use clew_ring::{NodeId, ShardId};
+use clew_raft::Host;
+use clew_ring::NodeId;
 use clew_storage::Bucket;
+use futures::future::join_all;
+use tokio::sync::watch;
 
 use crate::head::Budget;
+use crate::hosting::{Hosted, Hosting};
 use crate::metastore::MetastoreClient;
 use crate::metrics::IngesterMetrics;
 use crate::service::ShardServer;
-use crate::shard::{Shard, ShardParts};
 use crate::{Config, IngesterError};
 
 /// The file in the data directory that names this disk.
-const DISK_ID_FILE: &str = "disk-id";
-
-/// The largest log entry. An entry is cut at `entry_bytes_max`, but a batch with a single span above
-/// it goes in whole: the distributor takes spans of up to 16 MiB.
-const PAYLOAD_BYTES_MAX: usize = 40 << 20;
+pub const DISK_ID_FILE: &str = "disk-id";
 
 /// What an ingester is built from besides the world.
+#[derive(Clone)]
 pub struct Parts {
     /// The process's raft groups.
     pub host: Host,
@@ -51,58 +47,54 @@ pub struct Parts {
     pub roles: Roles,
     /// Cores, announced as capacity.
     pub cores: usize,
+    /// Nodes, shards and their places, as far as they are known here.
+    pub topology: watch::Receiver<SharedTopology>,
 }
 
-/// An ingester with its replicas open; nothing runs before [`Ingester::run`].
+/// An ingester that has joined its cluster; nothing is open before [`Ingester::run`].
 pub struct Ingester {
-    shards: BTreeMap<ShardId, Arc<Shard>>,
+    hosting: Hosting,
     server: ShardServer,
-    deps: Deps,
+}
+
+/// What other parts of the process know of an ingester at work. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    hosted: Hosted,
+    followed: watch::Receiver<Option<u64>>,
 }
 
 impl Config {
-    /// Joins the cluster and opens this disk's replicas.
+    /// Joins the cluster: registers this node and asks for the id of its disk.
     ///
     /// # Errors
-    /// [`IngesterError`] when the metastore refuses, or a log cannot be opened.
+    /// [`IngesterError`] when the metastore refuses.
     pub async fn build(self, deps: Deps, parts: Parts) -> Result<Ingester, IngesterError> {
         if let Some(problem) = self.problem() {
             return Err(IngesterError::Config(problem));
         }
         let metastore = MetastoreClient::new(parts.metastore.clone(), deps.clock.clone());
-        let joined = join(&deps, &parts, &metastore).await?;
+        let replica = join(&deps, &parts, &metastore).await?;
         let config = Arc::new(self);
-        let budget = Arc::new(Budget::new(config.head_bytes_max.as_usize()));
         let metrics = IngesterMetrics::new(&deps.metrics);
-        let mut shards = BTreeMap::new();
-        for view in &joined.shards {
-            let bootstrap =
-                BTreeMap::from([(raft_replica(joined.replica), NodeAddr(parts.addr.clone()))]);
-            let spec = GroupSpec {
-                group: GroupId::shard(view.shard.0, view.incarnation.0),
-                replica: raft_replica(joined.replica),
-                bootstrap: Some(bootstrap),
-                options: GroupOptions {
-                    payload_bytes_max: PAYLOAD_BYTES_MAX,
-                    ..GroupOptions::default()
-                },
-            };
-            let shard = Shard::new(ShardParts {
-                shard: view.shard,
-                incarnation: view.incarnation,
-                group: parts.host.open_shard(spec).await?,
-                config: config.clone(),
-                deps: deps.clone(),
-                bucket: parts.bucket.clone(),
-                metastore: metastore.clone(),
-                budget: budget.clone(),
-                metrics: metrics.clone(),
-            });
-            shards.insert(view.shard, shard);
-        }
+        let hosted = Hosted::default();
         let engine = Engine::new(deps.tasks.clone(), QueryLimits::default());
-        let server = ShardServer::new(shards.clone(), deps.clock.clone(), engine, metrics);
-        Ok(Ingester { shards, server, deps })
+        let server = ShardServer::new(hosted.clone(), deps.clock.clone(), engine, metrics.clone());
+        let hosting = Hosting {
+            replica,
+            host: parts.host,
+            budget: Arc::new(Budget::new(config.head_bytes_max.as_usize())),
+            config,
+            deps,
+            bucket: parts.bucket,
+            metastore,
+            metrics,
+            topology: parts.topology,
+            hosted,
+            followed: watch::Sender::new(None),
+            running: std::collections::BTreeMap::new(),
+        };
+        Ok(Ingester { hosting, server })
     }
 }
 
@@ -112,70 +104,50 @@ impl Ingester {
         self.server.server()
     }
 
-    /// Tells when every shard here serves.
-    pub fn readiness(&self) -> Readiness {
-        Readiness { shards: self.shards.values().cloned().collect() }
+    /// What the rest of the process needs while it runs.
+    pub fn handle(&self) -> Handle {
+        Handle { hosted: self.hosting.hosted.clone(), followed: self.hosting.followed.subscribe() }
     }
 
     /// Serves until `stop`; then refuses batches, lets those that wait commit, and stops.
     pub async fn run(self, stop: Stop) {
-        // A signal of its own: heads serve reads until the last append is answered.
-        let heads = Stop::new();
-        let mut appending = Vec::new();
-        for shard in self.shards.values() {
-            let (done, finished) = tokio::sync::oneshot::channel::<()>();
-            let appends = shard.clone();
-            self.deps.tasks.spawn(async move {
-                appends.run_appends().await;
-                drop(done);
-            });
-            appending.push(finished);
-            self.deps.tasks.spawn(shard.clone().run_head(heads.clone()));
-        }
-        stop.stopped().await;
-        for shard in self.shards.values() {
-            shard.close();
-        }
-        for finished in appending {
-            // An error means the sender is gone, which is what is waited for.
-            let _ = finished.await;
-        }
-        heads.stop();
-        for shard in self.shards.values() {
-            shard.group.shutdown().await;
-        }
+        self.hosting.run(stop).await;
     }
 }
 
-/// Waits for the shards of an ingester that runs.
-pub struct Readiness {
-    shards: Vec<Arc<Shard>>,
-}
-
-impl Readiness {
-    /// Completes once every shard here is led with its head ready, however long the log to be read
-    /// back is.
+impl Handle {
+    /// Completes once every replica that belongs here is open and serves: it leads its shard with
+    /// its head ready, however long the log to be read back is, or another node leads it.
     ///
     /// # Errors
     /// [`IngesterError::Stopping`] when the ingester stops before.
-    pub async fn wait(&self) -> Result<(), IngesterError> {
-        for shard in &self.shards {
-            shard.led().await?;
+    pub async fn ready(&self) -> Result<(), IngesterError> {
+        let mut followed = self.followed.clone();
+        followed.wait_for(Option::is_some).await.map_err(|_| IngesterError::Stopping)?;
+        for (_, shard) in self.hosted.all() {
+            shard.serves().await?;
         }
         Ok(())
     }
-}
 
-struct Joined {
-    replica: ReplicaId,
-    shards: Vec<ShardView>,
+    /// How the replicas here stand.
+    pub fn reports(&self) -> Vec<ReplicaReport> {
+        self.hosted.reports()
+    }
+
+    /// Hands the leadership of every shard here to another node, as far as there is one that takes
+    /// it, and runs for none any more.
+    pub async fn step_down(&self) {
+        let shards = self.hosted.all();
+        join_all(shards.iter().map(|(_, shard)| shard.step_down())).await;
+    }
 }
 
 async fn join(
     deps: &Deps,
     parts: &Parts,
     metastore: &MetastoreClient,
-) -> Result<Joined, IngesterError> {
+) -> Result<ReplicaId, IngesterError> {
     let capacity = u32::try_from(parts.cores).unwrap_or(1).max(1);
     let register = RegisterNode {
         node: parts.node.clone(),
@@ -186,41 +158,7 @@ async fn join(
     };
     metastore.apply(register).await?;
     let disk = disk_id(deps, &parts.data_dir)?;
-    let replica = metastore.apply(IssueReplicaId { disk, node: parts.node.clone() }).await?;
-    let view = metastore.shards().await?;
-    for generation in &view.generations {
-        for shard in generation.map.shards() {
-            if !view.shards.contains_key(&shard.shard) {
-                open_log(deps, metastore, shard.shard, replica).await?;
-            }
-        }
-    }
-    let view = metastore.shards().await?;
-    let shards =
-        view.shards.into_values().filter(|shard| shard.replicas.contains(&replica)).collect();
-    Ok(Joined { replica, shards })
-}
-
-async fn open_log(
-    deps: &Deps,
-    metastore: &MetastoreClient,
-    shard: ShardId,
-    replica: ReplicaId,
-) -> Result<(), IngesterError> {
-    let request = OpenShardLog {
-        shard,
-        replicas: vec![replica],
-        replaces: None,
-        request: RequestId(random_id(deps)),
-    };
-    match metastore.apply(request).await? {
-        OpenOutcome::Opened { incarnation } | OpenOutcome::AlreadyOpened { incarnation } => {
-            tracing::info!(shard = shard.0, incarnation = incarnation.0, "shard log opened");
-        }
-        // Another ingester was quicker; the next view shows its log.
-        OpenOutcome::Conflict { .. } | OpenOutcome::UnknownShard => {}
-    }
-    Ok(())
+    metastore.apply(IssueReplicaId { disk, node: parts.node.clone() }).await
 }
 
 /// The id of the disk the data directory is on, made at the first start.
@@ -265,10 +203,6 @@ fn random_id(deps: &Deps) -> [u8; 16] {
     id[..8].copy_from_slice(&deps.rng.next_u64().to_be_bytes());
     id[8..].copy_from_slice(&deps.rng.next_u64().to_be_bytes());
     id
-}
-
-fn raft_replica(replica: ReplicaId) -> clew_raft::ReplicaId {
-    clew_raft::ReplicaId(replica.0)
 }
 
 #[cfg(test)]

@@ -200,21 +200,11 @@ impl Shard {
 
     /// Reads the filters of the flushes within the trace horizon from the bucket.
     async fn load_recent(&self, watermark: u64) -> Result<(), IngesterError> {
-        let view = self.metastore.view().await?;
-        let now = self.deps.clock.now_unix();
-        let mut objects: BTreeMap<u64, Arc<ObjectMeta>> = BTreeMap::new();
-        for tenant in view.tenants() {
-            for (object, _) in view.blocks(tenant) {
-                let ours = object.shard() == self.shard
-                    && object.incarnation() == self.incarnation
-                    && object.through.index <= watermark;
-                if ours && !self.recent.is_past(object, now) {
-                    objects.insert(object.through.index, Arc::clone(object));
-                }
-            }
-        }
+        let since = self.recent.since(self.deps.clock.now_unix());
+        let objects = self.metastore.flushes(self.shard, self.incarnation, since).await?;
         let mut flushes = Vec::new();
-        for object in objects.into_values() {
+        for object in objects.into_iter().filter(|object| object.through.index <= watermark) {
+            let object = Arc::new(object);
             let filters = self.load_filters(&object).await?;
             flushes.push(RecentFlush { object, filters });
         }

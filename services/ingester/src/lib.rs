@@ -22,6 +22,8 @@ mod config;
 mod error;
 mod flush;
 mod head;
+mod hosting;
+mod lead;
 mod metastore;
 mod metrics;
 mod read;
@@ -30,7 +32,7 @@ mod service;
 mod shard;
 mod split;
 
-pub use boot::{Ingester, Parts, Readiness};
+pub use boot::{DISK_ID_FILE, Handle, Ingester, Parts};
 pub use config::{Config, FlushConfig};
 pub use error::IngesterError;
 pub use head::read_entry;

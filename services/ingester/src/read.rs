@@ -37,6 +37,9 @@ impl Shard {
     pub(crate) async fn place(&self, tenant: &TenantId, cut: &Cut) -> Result<Place, IngesterError> {
         self.check_incarnation(cut.incarnation)?;
         self.ready().await?;
+        if cut.stretch != 0 && cut.stretch != self.stretch() {
+            return Ok(Place::TooOld(TooOld { watermark: cut.watermark }));
+        }
         // Also right at a later leader: it first catches up to the same index.
         self.consumed(cut.upto).await?;
         match self.head.slice(tenant, cut.watermark, cut.upto) {

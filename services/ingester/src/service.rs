@@ -1,6 +1,5 @@
 //! `clew.shard.v1.ShardService` over the shards hosted here.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +19,7 @@ use clew_ring::ShardId;
 use tonic::{Request, Response, Status};
 
 use crate::IngesterError;
+use crate::hosting::Hosted;
 use crate::metrics::IngesterMetrics;
 use crate::read::Place;
 use crate::shard::Shard;
@@ -29,7 +29,7 @@ use crate::shard::Shard;
 pub struct ShardServer(Arc<Inner>);
 
 struct Inner {
-    shards: BTreeMap<ShardId, Arc<Shard>>,
+    shards: Hosted,
     clock: Clock,
     engine: Engine,
     metrics: IngesterMetrics,
@@ -37,7 +37,7 @@ struct Inner {
 
 impl ShardServer {
     pub(crate) fn new(
-        shards: BTreeMap<ShardId, Arc<Shard>>,
+        shards: Hosted,
         clock: Clock,
         engine: Engine,
         metrics: IngesterMetrics,
@@ -52,9 +52,9 @@ impl ShardServer {
             .max_encoding_message_size(limit)
     }
 
-    fn shard(&self, shard: u32) -> Result<&Arc<Shard>, IngesterError> {
+    fn shard(&self, shard: u32) -> Result<Arc<Shard>, IngesterError> {
         let shard = ShardId(shard);
-        self.0.shards.get(&shard).ok_or(IngesterError::UnknownShard(shard))
+        self.0.shards.get(shard).ok_or(IngesterError::UnknownShard(shard))
     }
 
     async fn place(&self, tenant: &str, cut: Option<&Cut>) -> Result<Place, IngesterError> {
@@ -149,11 +149,13 @@ impl ShardService for ShardServer {
                 incarnation: message.incarnation,
                 watermark: message.watermark,
                 upto,
+                stretch: shard.stretch(),
             };
             let answer = match shard.place(&tenant, &cut).await? {
                 Place::Sources(sources) => {
                     let split_ids = Bytes::from(encode_ids(&split_ids(&sources).await?));
-                    cut_response::Answer::Taken(cut_response::Taken { upto, split_ids })
+                    let stretch = cut.stretch;
+                    cut_response::Answer::Taken(cut_response::Taken { upto, split_ids, stretch })
                 }
                 Place::Behind(behind) => cut_response::Answer::Behind(behind),
                 Place::TooOld(too_old) => cut_response::Answer::TooOld(too_old),
@@ -216,13 +218,14 @@ impl ShardService for ShardServer {
     ) -> Result<Response<FlushResponse>, Status> {
         let wanted = request.into_inner().shards;
         self.observed("flush", async {
-            let chosen = self.0.shards.iter().filter(|(id, shard)| {
-                if wanted.is_empty() { shard.is_leading() } else { wanted.contains(&id.0) }
-            });
             let mut shards = Vec::new();
-            for (id, shard) in chosen {
-                let watermark = shard.flush_now().await?;
-                shards.push(flush_response::Shard { shard: id.0, watermark });
+            for (id, shard) in self.0.shards.all() {
+                let is_chosen =
+                    if wanted.is_empty() { shard.is_leading() } else { wanted.contains(&id.0) };
+                if is_chosen {
+                    let watermark = shard.flush_now().await?;
+                    shards.push(flush_response::Shard { shard: id.0, watermark });
+                }
             }
             Ok(FlushResponse { shards })
         })

@@ -2,6 +2,7 @@
 //! committed log, and decides when the head is sealed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clew_catalog::{Incarnation, LogPoint};
@@ -29,6 +30,9 @@ const AGE_CHECK: Duration = Duration::from_secs(1);
 
 /// The pause before leading again, so that a failing step is not repeated in a tight loop.
 const LEAD_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long somebody who asked for a flush waits for it. It goes on all the same.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sealed segments that may wait for the bucket before a segment's age does not end it any more:
 /// while the bucket is away, segments grow rather than pile up.
@@ -67,6 +71,8 @@ pub(crate) struct Shard {
     queue: AppendQueue,
     /// Whether this node leads and the head stands at the catalog's watermark or beyond.
     leading: watch::Sender<bool>,
+    /// Names the time since the head was last rebuilt; never 0 while it can be read.
+    stretch: AtomicU64,
     pub(crate) sealed: Notify,
     rebuild: Notify,
     gauges: Gauges,
@@ -105,6 +111,7 @@ impl Shard {
             head: Arc::new(Head::new(budget.clone(), deps.rng.next_u64())),
             recent: Arc::new(RecentFlushes::new(config.trace_horizon.0)),
             leading: watch::Sender::new(false),
+            stretch: AtomicU64::new(0),
             sealed: Notify::new(),
             rebuild: Notify::new(),
             shard,
@@ -123,6 +130,7 @@ impl Shard {
 
     /// Appends one batch to the shard's log; completes when it is committed.
     pub(crate) async fn append(&self, batch: Batch) -> Result<u64, IngesterError> {
+        self.check_leads()?;
         if let Some((bytes, bytes_max)) = self.budget.exceeded() {
             let retry_after = self.config.retry_after.0;
             return Err(IngesterError::HeadFull { bytes, bytes_max, retry_after });
@@ -137,10 +145,54 @@ impl Shard {
         led.map(|_| ()).map_err(|_| IngesterError::Stopping)
     }
 
-    /// As [`Shard::led`], for as long as a read may wait.
+    /// Completes once this node leads with its head ready, or another one leads.
+    pub(crate) async fn serves(&self) -> Result<(), IngesterError> {
+        let mut leadership = self.group.leadership();
+        let elsewhere = leadership.wait_for(|now| now.leader.is_some() && !now.is_leader);
+        tokio::select! {
+            biased;
+            led = self.led() => led,
+            other = elsewhere => other.map(|_| ()).map_err(|_| IngesterError::Stopping),
+        }
+    }
+
+    /// As [`Shard::led`], for as long as a read may wait; at once if another node leads.
     pub(crate) async fn ready(&self) -> Result<(), IngesterError> {
-        let led = self.deps.clock.timeout(self.config.read_timeout.0, self.led()).await;
+        if self.is_leading() {
+            return Ok(());
+        }
+        let mut leadership = self.group.leadership();
+        let elsewhere = leadership.wait_for(|now| now.leader.is_some() && !now.is_leader);
+        let led = async {
+            tokio::select! {
+                biased;
+                led = self.led() => led,
+                _ = elsewhere => Err(self.not_leading()),
+            }
+        };
+        let led = self.deps.clock.timeout(self.config.read_timeout.0, led).await;
         led.unwrap_or(Err(IngesterError::TimedOut("the shard's leader")))
+    }
+
+    /// Refuses what only a leader can do, if another node is known to lead.
+    fn check_leads(&self) -> Result<(), IngesterError> {
+        let leadership = *self.group.leadership().borrow();
+        match leadership.leader {
+            Some(_) if !leadership.is_leader => Err(self.not_leading()),
+            _ => Ok(()),
+        }
+    }
+
+    fn not_leading(&self) -> IngesterError {
+        let leader = self.group.leadership().borrow().leader;
+        let members = self.group.members().voters;
+        let leader = leader.and_then(|id| Some((id, members.get(&id)?.clone())));
+        clew_raft::Error::NotLeader { group: self.group.id(), leader }.into()
+    }
+
+    /// Names the head that answers now; another one may have its borders elsewhere.
+    pub(crate) fn stretch(&self) -> u64 {
+        self.stretch.load(Ordering::Acquire)
     }
 
     /// Whether this node leads the shard with its head ready.
@@ -159,8 +211,13 @@ impl Shard {
         }
     }
 
-    /// Seals what the head holds and waits until it is registered.
+    /// Seals what the head holds and waits until it is registered, within reason.
     pub(crate) async fn flush_now(&self) -> Result<u64, IngesterError> {
+        let flushed = self.deps.clock.timeout(FLUSH_TIMEOUT, self.flush_whole()).await;
+        flushed.unwrap_or(Err(IngesterError::TimedOut("the bucket")))
+    }
+
+    async fn flush_whole(&self) -> Result<u64, IngesterError> {
         self.ready().await?;
         self.consumed(self.group.read_index().await?).await?;
         let head = self.head.clone();
@@ -183,7 +240,8 @@ impl Shard {
     /// Moves batches into the log until closed.
     pub(crate) async fn run_appends(self: Arc<Shard>) {
         let timeout = self.config.append_timeout.0;
-        let head = AheadOf::new(self.head.consumed(), self.budget.clone());
+        let leadership = self.group.leadership();
+        let head = AheadOf::new(self.head.consumed(), self.budget.clone(), leadership);
         self.queue.run(&self.group, head, &self.deps, timeout, &self.metrics.shard).await;
     }
 
@@ -198,6 +256,10 @@ impl Shard {
             let ended = stop.or(self.lead()).await;
             self.leading.send_replace(false);
             self.gauges.leading.set(0);
+            if !self.group.leadership().borrow().is_leader {
+                // A follower keeps the log and nothing else.
+                self.head.reset(self.group.watermark().map_or(0, |id| id.index));
+            }
             match ended {
                 Some(Ok(Ended::Again)) => {}
                 Some(Ok(Ended::Stopped)) => {
@@ -206,6 +268,9 @@ impl Shard {
                     return;
                 }
                 None => return,
+                Some(Err(IngesterError::Raft(error @ clew_raft::Error::NotLeader { .. }))) => {
+                    tracing::debug!(shard = self.shard.0, %error, "leadership was lost again");
+                }
                 Some(Err(error)) => {
                     tracing::warn!(shard = self.shard.0, %error, "leading the shard failed");
                 }
@@ -229,6 +294,7 @@ impl Shard {
             return Ok(Ended::Stopped);
         };
         self.recent.reset();
+        self.stretch.store(self.deps.rng.next_u64().max(1), Ordering::Release);
         let stretch = self.head.reset(watermark);
         self.gauges.watermark.set(as_gauge(watermark));
         let end = self.group.read_index().await?;

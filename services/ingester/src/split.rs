@@ -66,6 +66,12 @@ impl RecentFlushes {
         }
     }
 
+    /// When the horizon begins at `now`.
+    pub(crate) fn since(&self, now: UnixNanos) -> UnixNanos {
+        let horizon = u64::try_from(self.horizon.as_nanos()).unwrap_or(u64::MAX);
+        UnixNanos(now.0.saturating_sub(horizon))
+    }
+
     /// Whether an object of the catalog is out of the horizon at `now`.
     pub(crate) fn is_past(&self, object: &ObjectMeta, now: UnixNanos) -> bool {
         now.since(object.created_at) > self.horizon

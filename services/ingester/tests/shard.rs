@@ -11,7 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clew_block::Block;
 use clew_catalog::{
-    ClusterId, CreateCluster, NodeId, ObjectMeta, Outcome, Request as _, Roles, State,
+    ClusterId, CreateCluster, Incarnation, NodeId, ObjectMeta, Outcome, Request as _, Roles,
+    ShardId, SharedTopology, State, plan_places,
 };
 use clew_ingester::{Config, Ingester, Parts};
 use clew_model::wire::{put_bytes_field, put_fixed64_field};
@@ -31,17 +32,29 @@ use clew_proto::shard::v1::{
 use clew_raft::{Host, LogOptions, LogStore, NoPeers};
 use clew_storage::{Bucket, BucketConfig};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-/// The catalog without raft behind the metastore's service.
-#[derive(Clone, Default)]
-struct FakeMetastore(Arc<Mutex<State>>);
+/// The catalog without raft behind the metastore's service. Shards are placed as soon as they can.
+#[derive(Clone)]
+struct FakeMetastore(Arc<Mutex<State>>, watch::Sender<SharedTopology>);
 
 impl FakeMetastore {
     fn apply_next(&self, command: &[u8]) -> (u64, Outcome) {
         let mut state = self.0.lock();
-        let revision = state.revision() + 1;
-        (revision, state.apply(revision, command))
+        let mut apply = |command: &[u8]| {
+            let revision = state.revision() + 1;
+            (revision, state.apply(revision, command))
+        };
+        let answer = apply(command);
+        let topology = state.topology();
+        let alive = topology.nodes.iter().map(|info| info.node.clone()).collect();
+        for command in plan_places(&topology, &alive) {
+            let revision = state.revision() + 1;
+            state.apply(revision, &command.encode(UnixNanos(1)));
+        }
+        self.1.send_replace(Arc::new(state.topology()));
+        answer
     }
 }
 
@@ -56,12 +69,20 @@ impl MetastoreService for FakeMetastore {
         Ok(Response::new(ApplyResponse { revision, outcome: Bytes::from(outcome.encode()) }))
     }
 
-    async fn view(&self, _: Request<ViewRequest>) -> Result<Response<ViewResponse>, Status> {
-        let view = self.0.lock().view(&[]);
+    async fn view(&self, request: Request<ViewRequest>) -> Result<Response<ViewResponse>, Status> {
+        let state = self.0.lock();
+        let view = state.view(&[]);
+        let flushes = request.into_inner().flushes_of.map(|wanted| {
+            let (shard, incarnation) = (ShardId(wanted.shard), Incarnation(wanted.incarnation));
+            let since = UnixNanos(wanted.since_unix_nanos);
+            let objects = state.flushes_since(shard, incarnation, since, 1_000);
+            objects.iter().map(|object| Bytes::from(object.encode())).collect()
+        });
         Ok(Response::new(ViewResponse {
             revision: view.revision,
             unchanged: false,
             view: Bytes::from(view.encode()),
+            flushes: flushes.unwrap_or_default(),
         }))
     }
 }
@@ -92,17 +113,18 @@ async fn start(dir: &Path, metastore: FakeMetastore, config: Config) -> Running 
         data_dir: dir.to_owned(),
         roles: Roles::INGESTER,
         cores: 1,
+        topology: metastore.1.subscribe(),
     };
     let ingester: Ingester = config.build(deps.clone(), parts).await.unwrap();
     let client = ShardServiceClient::new(Channel::local(ingester.server()));
-    let (ready, stop) = (ingester.readiness(), Stop::new());
+    let (handle, stop) = (ingester.handle(), Stop::new());
     deps.tasks.spawn(ingester.run(stop.clone()));
-    ready.wait().await.unwrap();
+    handle.ready().await.unwrap();
     Running { client, bucket, metastore, deps, store, stop }
 }
 
 fn new_catalog() -> FakeMetastore {
-    let metastore = FakeMetastore::default();
+    let metastore = FakeMetastore(Arc::default(), watch::Sender::default());
     let create = CreateCluster { cluster: ClusterId([1; 16]), shard_count: 1 };
     let command = create.into_command().encode(UnixNanos(1));
     metastore.apply_next(&command);
@@ -143,7 +165,8 @@ impl Running {
             panic!("behind")
         };
         let incarnation = self.watermark().0;
-        let cut = Cut { shard: 0, incarnation, watermark, upto: taken.upto };
+        let cut =
+            Cut { shard: 0, incarnation, watermark, upto: taken.upto, stretch: taken.stretch };
         let ids: Vec<u8> = traces.iter().flat_map(|trace| [*trace; 16]).collect();
         let request = FetchRequest { tenant: tenant.to_owned(), trace_ids: Bytes::from(ids) };
         let request = ShardFetchRequest { cut: Some(cut), request: Some(request) };
@@ -284,7 +307,8 @@ async fn a_trace_that_goes_on_after_a_flush_is_named_as_split() {
         split_ids: taken.split_ids.clone(),
         ..SearchRequest::default()
     };
-    let cut = Cut { shard: 0, incarnation: running.watermark().0, watermark, upto: taken.upto };
+    let (upto, stretch) = (taken.upto, taken.stretch);
+    let cut = Cut { shard: 0, incarnation: running.watermark().0, watermark, upto, stretch };
     let request = ShardSearchRequest { cut: Some(cut), request: Some(request) };
     let answer = running.client.search(request).await.unwrap().into_inner().answer.unwrap();
     let shard_search_response::Answer::Result(found) = answer else { panic!("{answer:?}") };

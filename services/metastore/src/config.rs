@@ -3,30 +3,46 @@
 use clew_node::config::Span;
 use serde::{Deserialize, Serialize};
 
+/// Shards of a new cluster for each member of its metastore, unless their number is given.
+const SHARDS_PER_MEMBER: usize = 4;
+
 /// Settings of the metastore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How many shards a new cluster starts with; 0 = one per four cores of this node.
+    /// The internal addresses of all members of the metastore, as `host:port`, the same list on every
+    /// node; `dns:host:port` stands for all addresses of a name. Empty = this process alone.
+    pub members: Vec<String>,
+    /// How many shards a new cluster starts with; 0 = one per four cores of this node, or four per
+    /// member of the metastore.
     pub shards: u32,
     /// A snapshot of the catalog is taken after this many commands.
     pub snapshot_commands: u64,
     /// How long a command or view may wait for the group's leader.
     pub timeout: Span,
+    /// How long an ingester may be silent before its replicas are moved to others.
+    pub dead_after: Span,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { shards: 0, snapshot_commands: 5_000, timeout: Span::seconds(10) }
+        Config {
+            members: Vec::new(),
+            shards: 0,
+            snapshot_commands: 5_000,
+            timeout: Span::seconds(10),
+            dead_after: Span::seconds(120),
+        }
     }
 }
 
 impl Config {
-    /// The number of shards of a new cluster on a node with `cores` cores.
-    pub fn shard_count(&self, cores: usize) -> u32 {
+    /// The number of shards of a new cluster with `members` metastores, on a node with `cores` cores.
+    pub fn shard_count(&self, members: usize, cores: usize) -> u32 {
         if self.shards > 0 {
             return self.shards;
         }
-        u32::try_from(cores.div_ceil(4)).unwrap_or(u32::MAX).max(1)
+        let count = if members > 1 { members * SHARDS_PER_MEMBER } else { cores.div_ceil(4) };
+        u32::try_from(count).unwrap_or(u32::MAX).max(1)
     }
 }

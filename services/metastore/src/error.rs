@@ -15,9 +15,25 @@ pub enum MetastoreError {
     /// The data directory belongs to another cluster than the configured one.
     #[error("the catalog belongs to another cluster: {0}")]
     OtherCluster(clew_catalog::ClusterId),
+    /// Two processes use one name.
+    #[error("the node {node} is at {there}, and so is not the one at {here}: give it another name")]
+    SameName {
+        /// The name.
+        node: clew_catalog::NodeId,
+        /// Where the one is that asked.
+        here: String,
+        /// Where the other is.
+        there: String,
+    },
     /// Nothing answered in time.
     #[error("the metastore has no leader")]
     NoLeader,
+    /// The leader, asked on behalf of a client, answered so.
+    #[error("{0}")]
+    Leader(Problem),
+    /// The request is for the leader alone, and this member does not lead.
+    #[error("this member of the metastore does not lead it")]
+    NotLeader,
     /// Bytes that are no request.
     #[error("the request cannot be decoded: {0}")]
     BadRequest(String),
@@ -29,8 +45,11 @@ impl MetastoreError {
         match self {
             MetastoreError::Raft(error) => error.kind(),
             MetastoreError::Refused(refusal) => refusal.kind(),
-            MetastoreError::OtherCluster(_) => ErrorKind::Conflict,
-            MetastoreError::NoLeader => ErrorKind::Unavailable,
+            MetastoreError::OtherCluster(_) | MetastoreError::SameName { .. } => {
+                ErrorKind::Conflict
+            }
+            MetastoreError::Leader(problem) => problem.kind,
+            MetastoreError::NoLeader | MetastoreError::NotLeader => ErrorKind::Unavailable,
             MetastoreError::BadRequest(_) => ErrorKind::Invalid,
         }
     }
@@ -40,7 +59,10 @@ impl MetastoreError {
             MetastoreError::Raft(_) => "metastore_log",
             MetastoreError::Refused(_) => "metastore_refused",
             MetastoreError::OtherCluster(_) => "other_cluster",
+            MetastoreError::SameName { .. } => "node_name_taken",
             MetastoreError::NoLeader => "metastore_no_leader",
+            MetastoreError::Leader(_) => "metastore_leader",
+            MetastoreError::NotLeader => "metastore_not_leader",
             MetastoreError::BadRequest(_) => "bad_request",
         }
     }
@@ -48,6 +70,9 @@ impl MetastoreError {
 
 impl From<MetastoreError> for Problem {
     fn from(error: MetastoreError) -> Problem {
+        if let MetastoreError::Leader(problem) = error {
+            return problem;
+        }
         Problem::new(error.kind(), error.reason(), error.to_string())
     }
 }

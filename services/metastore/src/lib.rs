@@ -4,10 +4,15 @@
 //! Invariants: the catalog changes only by committed commands; a view is never older than the
 //! moment it was asked for, because it waits for a read index taken after the call arrived.
 
+mod beats;
 mod config;
+mod controller;
 mod error;
+mod form;
+mod leader;
 mod machine;
 mod service;
+mod status;
 
 pub use config::Config;
 pub use error::MetastoreError;

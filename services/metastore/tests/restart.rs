@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,11 +10,11 @@ use bytes::Bytes;
 use clew_catalog::{Command, NodeId, Outcome, RegisterNode, Roles, View};
 use clew_metastore::{Config, Metastore, Parts};
 use clew_node::http_server::{Limits, serve};
-use clew_node::rpc::Channel;
+use clew_node::rpc::{Channel, Pool};
 use clew_node::{Deps, Problem, Stop};
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
 use clew_proto::metastore::v1::{ApplyRequest, ViewRequest, ViewResponse};
-use clew_raft::{Host, LogOptions, LogStore, NoPeers, NodeAddr, ReplicaId};
+use clew_raft::{Host, LogOptions, LogStore, NoPeers};
 
 struct Running {
     metastore: Metastore,
@@ -29,11 +28,15 @@ async fn start(dir: &Path, config: Config) -> Running {
     let host = Host::new(store.clone(), Arc::new(NoPeers), deps.clone());
     let parts = Parts {
         host: host.clone(),
-        replica: ReplicaId(1),
-        members: BTreeMap::from([(ReplicaId(1), NodeAddr("localhost:1".to_owned()))]),
+        pool: Pool::new(),
+        addr: "localhost:1".to_owned(),
+        members: vec!["localhost:1".to_owned()],
         cores: 9,
+        stop: Stop::new(),
     };
-    Running { metastore: config.build(deps, parts).await.unwrap(), store, host }
+    let metastore = config.build(deps, parts).await.unwrap();
+    metastore.form().await.unwrap();
+    Running { metastore, store, host }
 }
 
 impl Running {

@@ -17,7 +17,7 @@ use crate::outcome::{FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refu
 use crate::view::{Quarantine, ShardView};
 
 /// The most replicas a log starts with.
-const LOG_REPLICAS_MAX: usize = 16;
+pub(super) const LOG_REPLICAS_MAX: usize = 16;
 
 /// The longest reason of a quarantine, in bytes.
 const REASON_BYTES_MAX: usize = 512;
@@ -52,6 +52,8 @@ impl State {
         let log = ShardLog {
             incarnation,
             watermark: LogPoint::default(),
+            placed: replicas.clone(),
+            lead: None,
             replicas,
             opened_at: self.now,
             opened_by: request,

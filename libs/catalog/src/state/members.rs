@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use clew_ring::MapGeneration;
+use clew_ring::{MapGeneration, NodeId};
 
 use super::{Generation, ReplicaInfo, State};
 use crate::changes::ChangeLog;
-use crate::command::{CreateCluster, IssueReplicaId, RegisterNode};
+use crate::command::{CreateCluster, IssueReplicaId, RegisterNode, SetNodeState};
 use crate::ident::ReplicaId;
-use crate::member::NodeInfo;
+use crate::member::{NodeInfo, NodeState};
 use crate::outcome::{ClusterOutcome, Outcome, Refusal};
 
 /// The most nodes the catalog remembers.
@@ -56,10 +56,18 @@ impl State {
         if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node) {
             return Err(full("nodes", NODES_MAX as u64));
         }
-        let first_seen = self.nodes.get(&node).map_or(self.now, |known| known.first_seen);
-        let last_seen = self.now;
-        let info =
-            NodeInfo { node: node.clone(), addr, zone, capacity, roles, first_seen, last_seen };
+        let known = self.nodes.get(&node);
+        let info = NodeInfo {
+            node: node.clone(),
+            addr,
+            zone,
+            capacity,
+            roles,
+            first_seen: known.map_or(self.now, |known| known.first_seen),
+            last_seen: self.now,
+            state: known.map_or_else(NodeState::default, |known| known.state),
+            replica: known.and_then(|known| known.replica),
+        };
         self.nodes.insert(node, info);
         Ok(Outcome::NodeRegistered)
     }
@@ -70,8 +78,15 @@ impl State {
             return Err(Refusal::UnknownNode);
         }
         if let Some(known) = self.replicas.get_mut(&disk) {
-            known.node = node;
-            return Ok(Outcome::Replica(known.replica));
+            let (replica, before) = (known.replica, std::mem::replace(&mut known.node, node));
+            let now = known.node.clone();
+            if let Some(left) = self.nodes.get_mut(&before).filter(|_| before != now)
+                && left.replica == Some(replica)
+            {
+                left.replica = None;
+            }
+            self.attach(&now, replica);
+            return Ok(Outcome::Replica(replica));
         }
         if self.replicas.len() >= REPLICAS_MAX {
             return Err(full("replicas", REPLICAS_MAX as u64));
@@ -79,8 +94,21 @@ impl State {
         let last = self.replica_disks.last_key_value().map_or(0, |(replica, _)| replica.0);
         let replica = ReplicaId(last.checked_add(1).ok_or_else(|| full("replicas", u64::MAX))?);
         self.replica_disks.insert(replica, disk);
+        self.attach(&node, replica);
         self.replicas.insert(disk, ReplicaInfo { replica, disk, node });
         Ok(Outcome::Replica(replica))
+    }
+
+    fn attach(&mut self, node: &NodeId, replica: ReplicaId) {
+        if let Some(info) = self.nodes.get_mut(node) {
+            info.replica = Some(replica);
+        }
+    }
+
+    pub(super) fn set_node_state(&mut self, command: SetNodeState) -> Result<Outcome, Refusal> {
+        let node = self.nodes.get_mut(&command.node).ok_or(Refusal::UnknownNode)?;
+        node.state = command.state;
+        Ok(Outcome::NodeStateSet)
     }
 }
 

@@ -3,10 +3,12 @@
 use clew_model::UnixNanos;
 use prost::Message;
 
+use super::topology::{LeadMessage, lead, lead_message};
 use super::{KeyMessage, ObjectMessage};
 use crate::command::{
-    COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster, IssueReplicaId,
-    OpenShardLog, QuarantineBlock, RegisterNode,
+    AddGeneration, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster,
+    IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock, RegisterNode,
+    SetNodeState,
 };
 use crate::error::DecodeError;
 use crate::ident::{ClusterId, DiskId, Incarnation, ReplicaId, RequestId};
@@ -19,7 +21,7 @@ struct CommandMessage {
     version: u32,
     #[prost(fixed64, tag = "2")]
     at: u64,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     body: Option<Body>,
 }
 
@@ -37,6 +39,52 @@ enum Body {
     CommitFlush(CommitFlushMessage),
     #[prost(message, tag = "15")]
     QuarantineBlock(QuarantineBlockMessage),
+    #[prost(message, tag = "16")]
+    NoteLead(NoteLeadMessage),
+    #[prost(message, tag = "17")]
+    PlaceShard(PlaceShardMessage),
+    #[prost(message, tag = "18")]
+    SetNodeState(SetNodeStateMessage),
+    #[prost(message, tag = "19")]
+    AddGeneration(AddGenerationMessage),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NoteLeadMessage {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+    #[prost(message, optional, tag = "3")]
+    lead: Option<LeadMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PlaceShardMessage {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+    #[prost(uint64, repeated, tag = "3")]
+    from: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    to: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SetNodeStateMessage {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint32, tag = "2")]
+    state: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AddGenerationMessage {
+    #[prost(uint64, tag = "1")]
+    after: u64,
+    #[prost(uint32, tag = "2")]
+    shard_count: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -128,6 +176,24 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
             tenant: c.tenant.to_string(),
             reason: c.reason.clone(),
         }),
+        Command::NoteLead(c) => Body::NoteLead(NoteLeadMessage {
+            shard: c.shard.0,
+            incarnation: c.incarnation.0,
+            lead: Some(lead_message(&c.lead)),
+        }),
+        Command::PlaceShard(c) => Body::PlaceShard(PlaceShardMessage {
+            shard: c.shard.0,
+            incarnation: c.incarnation.0,
+            from: c.from.iter().map(|replica| replica.0).collect(),
+            to: c.to.iter().map(|replica| replica.0).collect(),
+        }),
+        Command::SetNodeState(c) => Body::SetNodeState(SetNodeStateMessage {
+            node: c.node.to_string(),
+            state: super::node_state_number(c.state),
+        }),
+        Command::AddGeneration(c) => {
+            Body::AddGeneration(AddGenerationMessage { after: c.after, shard_count: c.shard_count })
+        }
     };
     CommandMessage { version: COMMAND_VERSION, at: at.0, body: Some(body) }.encode_to_vec()
 }
@@ -181,6 +247,24 @@ fn command(body: Body) -> Result<Command, DecodeError> {
             tenant: super::tenant(&m.tenant)?,
             reason: m.reason,
         }),
+        Body::NoteLead(m) => Command::NoteLead(NoteLead {
+            shard: super::shard(m.shard)?,
+            incarnation: Incarnation(m.incarnation),
+            lead: lead(&m.lead.ok_or(DecodeError::Inconsistent { what: "lead" })?),
+        }),
+        Body::PlaceShard(m) => Command::PlaceShard(PlaceShard {
+            shard: super::shard(m.shard)?,
+            incarnation: Incarnation(m.incarnation),
+            from: m.from.into_iter().map(ReplicaId).collect(),
+            to: m.to.into_iter().map(ReplicaId).collect(),
+        }),
+        Body::SetNodeState(m) => Command::SetNodeState(SetNodeState {
+            node: super::node(&m.node)?,
+            state: super::node_state(m.state)?,
+        }),
+        Body::AddGeneration(m) => {
+            Command::AddGeneration(AddGeneration { after: m.after, shard_count: m.shard_count })
+        }
     })
 }
 

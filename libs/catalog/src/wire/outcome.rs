@@ -6,7 +6,8 @@ use super::PointMessage;
 use crate::error::DecodeError;
 use crate::ident::{ClusterId, Incarnation, ReplicaId};
 use crate::outcome::{
-    ClusterOutcome, FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, FlushOutcome, GenerationOutcome, LeadOutcome, OpenOutcome, Outcome,
+    PlaceOutcome, QuarantineOutcome, Refusal,
 };
 
 /// One flat message: `code` tells the outcome, the other fields hold what that one carries.
@@ -60,6 +61,18 @@ fn message(outcome: &Outcome) -> OutcomeMessage {
         Outcome::Quarantine(QuarantineOutcome::Quarantined) => code(50),
         Outcome::Quarantine(QuarantineOutcome::AlreadyQuarantined) => code(51),
         Outcome::Quarantine(QuarantineOutcome::UnknownBlock) => code(52),
+        Outcome::Lead(LeadOutcome::Noted) => code(60),
+        Outcome::Lead(LeadOutcome::Stale) => code(61),
+        Outcome::Lead(LeadOutcome::Closed) => code(62),
+        Outcome::Place(PlaceOutcome::Placed) => code(70),
+        Outcome::Place(PlaceOutcome::Conflict) => code(71),
+        Outcome::Place(PlaceOutcome::Closed) => code(72),
+        Outcome::NodeStateSet => code(80),
+        Outcome::Generation(GenerationOutcome::Added { generation }) => number(90, *generation),
+        Outcome::Generation(GenerationOutcome::Conflict { newest }) => number(91, *newest),
+        Outcome::Generation(GenerationOutcome::AlreadyAdded { generation }) => {
+            number(92, *generation)
+        }
         Outcome::Refused(refusal) => refusal_message(refusal),
     }
 }
@@ -108,6 +121,16 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Outcome, DecodeError> {
         50 => Outcome::Quarantine(QuarantineOutcome::Quarantined),
         51 => Outcome::Quarantine(QuarantineOutcome::AlreadyQuarantined),
         52 => Outcome::Quarantine(QuarantineOutcome::UnknownBlock),
+        60 => Outcome::Lead(LeadOutcome::Noted),
+        61 => Outcome::Lead(LeadOutcome::Stale),
+        62 => Outcome::Lead(LeadOutcome::Closed),
+        70 => Outcome::Place(PlaceOutcome::Placed),
+        71 => Outcome::Place(PlaceOutcome::Conflict),
+        72 => Outcome::Place(PlaceOutcome::Closed),
+        80 => Outcome::NodeStateSet,
+        90 => Outcome::Generation(GenerationOutcome::Added { generation: value }),
+        91 => Outcome::Generation(GenerationOutcome::Conflict { newest: value }),
+        92 => Outcome::Generation(GenerationOutcome::AlreadyAdded { generation: value }),
         code => Outcome::Refused(refusal(code, value, text)?),
     })
 }
@@ -171,6 +194,16 @@ mod tests {
             Outcome::Quarantine(QuarantineOutcome::Quarantined),
             Outcome::Quarantine(QuarantineOutcome::AlreadyQuarantined),
             Outcome::Quarantine(QuarantineOutcome::UnknownBlock),
+            Outcome::Lead(LeadOutcome::Noted),
+            Outcome::Lead(LeadOutcome::Stale),
+            Outcome::Lead(LeadOutcome::Closed),
+            Outcome::Place(PlaceOutcome::Placed),
+            Outcome::Place(PlaceOutcome::Conflict),
+            Outcome::Place(PlaceOutcome::Closed),
+            Outcome::NodeStateSet,
+            Outcome::Generation(GenerationOutcome::Added { generation: 2 }),
+            Outcome::Generation(GenerationOutcome::Conflict { newest: 3 }),
+            Outcome::Generation(GenerationOutcome::AlreadyAdded { generation: 4 }),
         ];
         for outcome in outcomes.into_iter().chain(refusals.map(Outcome::Refused)) {
             assert_eq!(decode(&encode(&outcome)), Ok(outcome));

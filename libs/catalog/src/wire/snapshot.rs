@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use clew_model::{TenantId, UnixNanos};
 use prost::Message;
 
+use super::topology::{LeadMessage, lead, lead_message};
 use super::{
     GenerationMessage, NodeMessage, ObjectMessage, QuarantineMessage, ReplicaMessage, ShardMessage,
 };
 use crate::changes::ChangeLog;
 use crate::error::DecodeError;
-use crate::ident::{ClusterId, RequestId};
+use crate::ident::{ClusterId, ReplicaId, RequestId};
 use crate::state::{ShardLog, State};
 use crate::view::ShardView;
 
@@ -56,6 +57,11 @@ struct ShardLogMessage {
     opened_at: u64,
     #[prost(bytes = "vec", tag = "3")]
     opened_by: Vec<u8>,
+    /// Where it is placed, if that is not where it started.
+    #[prost(uint64, repeated, tag = "4")]
+    placed: Vec<u64>,
+    #[prost(message, optional, tag = "5")]
+    lead: Option<LeadMessage>,
 }
 
 pub(crate) fn encode(state: &State) -> Vec<u8> {
@@ -68,6 +74,11 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
         shard: Some(super::shard_message(&ShardView::new(*shard, log))),
         opened_at: log.opened_at.0,
         opened_by: log.opened_by.0.to_vec(),
+        placed: match log.placed == log.replicas {
+            true => Vec::new(),
+            false => log.placed.iter().map(|replica| replica.0).collect(),
+        },
+        lead: log.lead.as_ref().map(lead_message),
     };
     SnapshotMessage {
         version: SNAPSHOT_VERSION,
@@ -98,6 +109,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
         incarnation: message.incarnation,
         last_incarnation: message.last_incarnation,
         changes: ChangeLog::starting_after(message.revision),
+        topology_revision: message.revision,
         ..State::new()
     };
     if let Some(cluster) = &message.cluster {
@@ -138,7 +150,13 @@ fn decode_shard(state: &mut State, message: &ShardLogMessage) -> Result<(), Deco
     if view.incarnation.0 > state.last_incarnation {
         return Err(DecodeError::Inconsistent { what: "incarnation" });
     }
+    let placed = match message.placed.is_empty() {
+        true => view.replicas.clone(),
+        false => message.placed.iter().copied().map(ReplicaId).collect(),
+    };
     let log = ShardLog {
+        placed,
+        lead: message.lead.as_ref().map(lead),
         incarnation: view.incarnation,
         watermark: view.watermark,
         replicas: view.replicas,

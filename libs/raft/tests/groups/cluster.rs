@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clew_node::Clock;
 use clew_raft::{Error, Group, GroupId, GroupOptions, ReplicaId};
 
 use crate::rig::*;
@@ -131,9 +130,13 @@ async fn an_empty_learner_joins_after_a_purge_and_becomes_a_voter() {
     assert_eq!(early, Err(Error::Purged { up_to: watermark }));
     let expected: Vec<_> = (12..=20).map(payload).collect();
     assert_eq!(data(&committed_behind(&learner, watermark.index).await), expected);
-    let members = learner.members();
-    assert_eq!(members.voters.keys().copied().collect::<BTreeSet<_>>(), voters);
-    assert!(members.learners.is_empty());
+    // What a replica says of its members follows what it applies.
+    eventually(async || {
+        let members = learner.members();
+        let now: BTreeSet<_> = members.voters.keys().copied().collect();
+        (now == voters && members.learners.is_empty()).then_some(())
+    })
+    .await;
 
     // It counts: with one of the others gone, the two that are left are a majority.
     let old = leader(&shards[..2]).await;
@@ -183,17 +186,33 @@ async fn leadership_is_handed_over() {
     append(&shards, 0).await;
     let old = leader(&shards).await;
     let target = shards.iter().find(|shard| shard.replica() != old.replica()).unwrap();
-    let last = *old.committed().borrow();
-    until(&mut target.committed(), |index| *index >= last).await;
-    old.set_heartbeats(false);
-    let mut changes = old.leadership();
-    eventually(async || {
-        target.elect().await.unwrap();
-        let _ = Clock::system().timeout(Duration::from_millis(300), changes.changed()).await;
-        changes.borrow().leader.filter(|leader| *leader != old.replica())
-    })
-    .await;
-    old.set_heartbeats(true);
+    // Not to one that does not want it.
+    target.set_elections(false);
+    let refused = old.hand_over(target.replica(), PATIENCE).await;
+    assert!(matches!(refused, Err(Error::Members(_))), "{refused:?}");
+    target.set_elections(true);
+    old.hand_over(target.replica(), PATIENCE).await.unwrap();
+    until(&mut target.leadership(), |now| now.is_leader).await;
+    let again = old.hand_over(target.replica(), PATIENCE).await;
+    assert!(matches!(again, Err(Error::NotLeader { .. })), "{again:?}");
     append(&shards, 1).await;
     assert_eq!(data(&committed_behind(&leader(&shards).await, 0).await).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_takes_longer_than_a_heartbeat_arrives() {
+    let cluster = Cluster::new(3);
+    let options = GroupOptions::default();
+    let shards = cluster.open_shards(&options).await;
+    append(&shards, 0).await;
+    // Longer than a leader may be silent, too: its followers hear from it meanwhile.
+    cluster.network.set_slow(options.heartbeat * 5 + options.election_max);
+    let large = bytes::Bytes::from(vec![7; 300_000]);
+    eventually(async || leader(&shards).await.append(large.clone(), PATIENCE).await.ok()).await;
+    cluster.network.set_slow(Duration::ZERO);
+    append(&shards, 1).await;
+    let mut log = data(&committed_behind(&leader(&shards).await, 0).await);
+    // An attempt whose outcome was not known is repeated.
+    log.dedup();
+    assert_eq!(log, [payload(0), large, payload(1)]);
 }

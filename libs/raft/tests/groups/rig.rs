@@ -135,9 +135,19 @@ pub(crate) fn data(entries: &[CommittedEntry]) -> Vec<Bytes> {
 pub(crate) struct Network {
     hosts: Mutex<BTreeMap<NodeAddr, Host>>,
     cut: Mutex<BTreeSet<NodeAddr>>,
+    /// How long large messages take.
+    slow: Mutex<Duration>,
 }
 
+/// Larger messages are slow where links are.
+const LARGE_BYTES: usize = 100_000;
+
 impl Network {
+    /// Makes large messages take a while.
+    pub(crate) fn set_slow(&self, delay: Duration) {
+        *self.slow.lock().unwrap() = delay;
+    }
+
     /// Cuts a node off from all others, or joins it again.
     pub(crate) fn set_cut(&self, addr: &NodeAddr, cut: bool) {
         let mut all = self.cut.lock().unwrap();
@@ -164,6 +174,10 @@ impl Transport for Link {
         };
         let host = self.network.hosts.lock().unwrap().get(to).cloned();
         let host = host.filter(|_| !cut()).ok_or_else(unreachable)?;
+        let delay = *self.network.slow.lock().unwrap();
+        if request.len() > LARGE_BYTES && !delay.is_zero() {
+            Clock::system().sleep(delay).await;
+        }
         let answer = host.handle(group, request).await?;
         if cut() { Err(unreachable()) } else { Ok(answer) }
     }

@@ -9,8 +9,8 @@ def starter():
     """Yields a function that starts servers; closes them and checks what they logged."""
     started = []
 
-    def start(*settings, env=None, roles=(), wait=True, run=True):
-        server = Clew(settings, env, roles)
+    def start(*settings, env=None, roles=(), wait=True, run=True, **place):
+        server = Clew(settings, env, roles, **place)
         started.append(server)
         return server.start(wait=wait) if run else server
 

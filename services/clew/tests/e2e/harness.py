@@ -82,7 +82,10 @@ def http(method, url, body=None, headers=None, timeout=30):
 class Clew:
     """One `clew serve` process, restartable on the same data."""
 
-    def __init__(self, settings=(), env=None, roles=()):
+    def __init__(self, settings=(), env=None, roles=(), host="127.0.0.1", launcher=()):
+        # Where it listens, and what starts it there (a network namespace).
+        self.host = host
+        self.launcher = list(launcher)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="clew-e2e-"))
         self.http_port, self.grpc_port, self.otlp_http_port, self.rpc_port = free_ports(4)
         self.settings = list(settings)
@@ -99,29 +102,29 @@ class Clew:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self.host}:{self.http_port}"
 
     @property
-    def rpc_url(self):
-        return f"http://127.0.0.1:{self.rpc_port}"
+    def rpc_addr(self):
+        return f"{self.host}:{self.rpc_port}"
 
     @property
     def otlp_grpc(self):
-        return f"127.0.0.1:{self.grpc_port}"
+        return f"{self.host}:{self.grpc_port}"
 
     @property
     def otlp_http(self):
-        return f"http://127.0.0.1:{self.otlp_http_port}/v1/traces"
+        return f"http://{self.host}:{self.otlp_http_port}/v1/traces"
 
     def start(self, wait=True, env=None):
         assert BINARY, "CLEW_BINARY names the binary under test"
         command = [
-            BINARY, "serve",
+            *self.launcher, BINARY, "serve",
             "--data-dir", str(self.data),
-            "--http-addr", f"127.0.0.1:{self.http_port}",
-            "--otlp-grpc-addr", f"127.0.0.1:{self.grpc_port}",
-            "--otlp-http-addr", f"127.0.0.1:{self.otlp_http_port}",
-            "--rpc-addr", f"127.0.0.1:{self.rpc_port}",
+            "--http-addr", f"{self.host}:{self.http_port}",
+            "--otlp-grpc-addr", f"{self.host}:{self.grpc_port}",
+            "--otlp-http-addr", f"{self.host}:{self.otlp_http_port}",
+            "--rpc-addr", f"{self.host}:{self.rpc_port}",
         ]
         for role in self.roles:
             command += ["--role", role]

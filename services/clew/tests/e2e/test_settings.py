@@ -64,7 +64,7 @@ def test_later_places_win(tmp_path):
 def test_every_flag_of_serve_sets_its_key():
     text = config("--data-dir", "/x/y", "--http-addr", "h:1", "--otlp-grpc-addr", "g:2",
                   "--otlp-http-addr", "o:3", "--rpc-addr", "r:4", "--role", "querier",
-                  "--set", "peers.metastore=http://m:1", "--set", "peers.ingester=http://i:1")
+                  "--set", "metastore.members=[m:1]")
     for line in ["data_dir: /x/y", "http_addr: h:1", "otlp_grpc_addr: g:2", "otlp_http_addr: o:3",
                  "rpc_addr: r:4", "- querier"]:
         assert line in lines(text)
@@ -128,9 +128,9 @@ def test_a_password_in_a_url_is_not_shown(setting):
     (["--set", "roles=[gardener]"], {}, ["roles", "gardener", "ingester"]),
     (["--set", "roles=[]"], {}, ["roles", "ingester"]),
     (["--role", "gardener"], {}, ["gardener", "ingester"]),
-    (["--role", "querier"], {}, ["peers.metastore", "http://"]),
-    (["--role", "distributor", "--role", "metastore"], {}, ["peers.ingester", "http://"]),
-    (["--set", "node.name="], {}, ["node.name"]),
+    (["--role", "querier"], {}, ["metastore.members", "host:9095"]),
+    (["--set", "metastore.members=[http://m:1]"], {}, ["metastore.members", "host:port"]),
+    (["--set", "metastore.members=[m:1]"], {}, ["metastore.members", "node.advertise_addr"]),
     (["--config", "/nowhere/clew.yaml"], {}, ["/nowhere/clew.yaml"]),
     (["--config", "/"], {}, ["/"]),
     (["--nope"], {}, ["--nope"]),
@@ -343,7 +343,7 @@ class Cluster:
         bucket = f"bucket.url={self.store.dir}/bucket"
         self.store.settings.append(bucket)
         self.store.start()
-        peers = [f"peers.metastore={self.store.rpc_url}", f"peers.ingester={self.store.rpc_url}"]
+        peers = [f"metastore.members=[{self.store.rpc_addr}]"]
         self.distributor = clew(*settings, *peers, roles=["distributor"])
         self.querier = clew(*settings, *peers, bucket, roles=["querier"])
         for process in (self.store, self.distributor, self.querier):
@@ -429,7 +429,7 @@ def test_peers_may_come_later(clew):
     store = clew(roles=["metastore", "ingester"], run=False)
     bucket = f"bucket.url={store.dir}/bucket"
     store.settings.append(bucket)
-    peers = [f"peers.metastore={store.rpc_url}", f"peers.ingester={store.rpc_url}"]
+    peers = [f"metastore.members=[{store.rpc_addr}]"]
     distributor = clew(*peers, roles=["distributor"], wait=False)
     querier = clew(*peers, bucket, roles=["querier"], wait=False)
     for process in (store, distributor, querier):

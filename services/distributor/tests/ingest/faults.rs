@@ -5,6 +5,7 @@ use std::time::Duration;
 use clew_distributor::Config;
 use clew_model::{ErrorKind, TenantId};
 use clew_node::Problem;
+use clew_node::config::Span;
 use clew_ring::{Ring, ShardId};
 use http::StatusCode;
 
@@ -54,7 +55,8 @@ async fn places_that_fail_are_tried_in_order() {
 
 #[tokio::test]
 async fn one_shard_that_cannot_be_replaced_fails_the_whole_request() {
-    let cluster = Cluster::new(8, false, Config::default());
+    let config = Config { leader_wait: Span::seconds(0), ..Config::default() };
+    let cluster = Cluster::new(8, false, config);
     let bad = places(&cluster, 5);
     for shard in &bad {
         cluster.shards.behave(*shard, Behaviour::Refuse(down()));
@@ -73,6 +75,39 @@ async fn one_shard_that_cannot_be_replaced_fails_the_whole_request() {
     let mut spans = cluster.shards.spans();
     spans.dedup();
     assert_eq!(spans, [span(5, 1, "a"), span(other, 1, "b")]);
+}
+
+#[tokio::test]
+async fn an_election_is_waited_for() {
+    let long = Span::seconds(100_000);
+    let config = Config { leader_wait: long, append_timeout: long, ..Config::default() };
+    let cluster = Cluster::new(8, false, config);
+    let places = places(&cluster, 5);
+    for shard in &places {
+        cluster.shards.behave(*shard, Behaviour::Refuse(down()));
+    }
+    let answering = cluster.post_protobuf(request(&[span(5, 1, "a")]));
+    tokio::pin!(answering);
+    for _ in 0..2 * places.len() {
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answering => panic!("it gave up: {}", answer.status),
+                () = cluster.shards.arrived() => break,
+                () = tokio::task::yield_now() => cluster.time.advance(Duration::from_millis(10)),
+            }
+        }
+    }
+    cluster.shards.behave(places[0], Behaviour::Store);
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answering => break answer,
+            () = tokio::task::yield_now() => cluster.time.advance(Duration::from_millis(10)),
+        }
+    };
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(cluster.shards.spans(), [span(5, 1, "a")]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use axum::body::Body;
 use bytes::{Buf, BufMut, Bytes};
 use clew_distributor::Config;
 use clew_model::ErrorKind;
-use clew_node::config::Bytes as Size;
+use clew_node::config::{Bytes as Size, Span};
 use clew_node::http_server::{Limits, serve};
 use clew_node::rpc::Channel;
 use clew_node::status::retry_delay;
@@ -170,7 +170,8 @@ async fn the_metadata_names_the_tenant() {
 
 #[tokio::test]
 async fn what_can_succeed_later_says_when() {
-    let cluster = Cluster::single();
+    let config = Config { leader_wait: Span::seconds(0), ..Config::default() };
+    let cluster = Cluster::new(1, false, config);
     let delay = Duration::from_millis(700);
     let body = frame(false, &request(&[span(1, 1, "a")]));
     for (kind, code) in [

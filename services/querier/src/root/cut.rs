@@ -70,7 +70,9 @@ impl Shards {
                         return Err(CutError::Away(unreadable("a cut that ends before it begins")));
                     }
                     let CutRequest { shard, incarnation, watermark, .. } = request;
-                    let cut = Cut { shard, incarnation, watermark, upto: taken.upto };
+                    let taken_by = taken.stretch;
+                    let cut =
+                        Cut { shard, incarnation, watermark, upto: taken.upto, stretch: taken_by };
                     return Ok(ShardCut { cut, objects, split_ids });
                 }
                 Some(cut_response::Answer::Behind(behind)) => {

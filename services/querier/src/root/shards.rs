@@ -16,6 +16,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// What a leader may take to answer a call that is quick when all is well, beyond the wait.
 const ANSWER_MARGIN: Duration = Duration::from_secs(1);
 
+/// What one attempt of such a call may take before the leader is looked for again: it may be cut off.
+const ATTEMPT_MAX: Duration = Duration::from_millis(1500);
+
 /// Knows who leads a shard.
 pub trait Router: Send + Sync + 'static {
     /// A channel to the node that is believed to lead `shard`; asked again after every failure, so
@@ -49,6 +52,18 @@ impl Shards {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.attempt(shard, None, call).await
+    }
+
+    async fn attempt<T, F>(
+        &self,
+        shard: ShardId,
+        attempt_max: Option<Duration>,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let deadline = self.clock.monotonic().saturating_add(self.wait);
         loop {
             let problem = match self.router.channel(shard) {
@@ -57,9 +72,14 @@ impl Shards {
                     let client = ShardServiceClient::new(channel)
                         .max_decoding_message_size(MESSAGE_BYTES_MAX)
                         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-                    match call(client).await {
-                        Ok(answer) => return Ok(answer.into_inner()),
-                        Err(status) => Problem::from(status),
+                    let answer = match attempt_max {
+                        Some(limit) => self.clock.timeout(limit, call(client)).await,
+                        None => Some(call(client).await),
+                    };
+                    match answer {
+                        Some(Ok(answer)) => return Ok(answer.into_inner()),
+                        Some(Err(status)) => Problem::from(status),
+                        None => silent(),
                     }
                 }
             };
@@ -83,13 +103,12 @@ impl Shards {
     {
         // A little longer, so that an honest refusal is told rather than the time that it took.
         let wait = self.wait.saturating_add(ANSWER_MARGIN);
-        match self.clock.timeout(wait, self.call(shard, call)).await {
-            Some(answer) => answer,
-            None => Err(Problem::new(
-                ErrorKind::Unavailable,
-                "shard_silent",
-                "the leader does not answer in time",
-            )),
-        }
+        let answer = self.attempt(shard, Some(ATTEMPT_MAX), call);
+        self.clock.timeout(wait, answer).await.unwrap_or_else(|| Err(silent()))
     }
+}
+
+fn silent() -> Problem {
+    let message = "the leader does not answer in time";
+    Problem::new(ErrorKind::Unavailable, "shard_silent", message)
 }

@@ -221,7 +221,7 @@ mod tests {
 
     fn answer(tenant: &TenantId, revision: u64) -> ViewResponse {
         let view = State::new().view(std::slice::from_ref(tenant)).encode().into();
-        ViewResponse { revision, unchanged: false, view }
+        ViewResponse { revision, view, ..ViewResponse::default() }
     }
 
     #[test]

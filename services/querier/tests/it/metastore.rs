@@ -67,11 +67,11 @@ impl MetastoreService for FakeMetastore {
             return Ok(Response::new(ViewResponse {
                 revision,
                 unchanged: true,
-                view: Bytes::new(),
+                ..ViewResponse::default()
             }));
         }
         self.whole_views.fetch_add(1, Ordering::SeqCst);
         let view = Bytes::from(state.view(&tenants).encode());
-        Ok(Response::new(ViewResponse { revision, unchanged: false, view }))
+        Ok(Response::new(ViewResponse { revision, view, ..ViewResponse::default() }))
     }
 }

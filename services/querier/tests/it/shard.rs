@@ -297,11 +297,11 @@ impl ShardService for FakeShard {
         self.maybe_flush(&self.flushes_before_cut).await;
         let CutRequest { tenant, shard, incarnation, watermark } = request.into_inner();
         let upto = self.state.lock().last();
-        let cut = Cut { shard, incarnation, watermark, upto };
+        let cut = Cut { shard, incarnation, watermark, upto, stretch: 0 };
         let answer = match self.place(&tenant, &cut)? {
             Place::Source(_, split) => {
                 let split_ids = encode_ids(&split).into();
-                cut_response::Answer::Taken(cut_response::Taken { upto, split_ids })
+                cut_response::Answer::Taken(cut_response::Taken { upto, split_ids, stretch: 0 })
             }
             Place::Behind(behind) => cut_response::Answer::Behind(behind),
             Place::TooOld(too_old) => cut_response::Answer::TooOld(too_old),

@@ -1,0 +1,71 @@
+//! Connections to the other processes of a cluster: one for each address, shared by everyone who
+//! talks to it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::Channel;
+use crate::Problem;
+
+/// Addresses with a connection; past it all are forgotten and made again when next needed.
+const ADDRESSES_MAX: usize = 8_192;
+
+/// The connections of a process, by `host:port`. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Pool(Arc<RwLock<Channels>>);
+
+#[derive(Debug, Default)]
+struct Channels {
+    here: BTreeMap<String, Channel>,
+    elsewhere: BTreeMap<String, Channel>,
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub fn new() -> Pool {
+        Pool::default()
+    }
+
+    /// Keeps calls to this process's own address inside it.
+    pub fn set_here(&self, addr: &str, channel: Channel) {
+        self.0.write().here.insert(addr.to_owned(), channel);
+    }
+
+    /// The connection to `addr`, made on first use.
+    ///
+    /// # Errors
+    /// [`clew_model::ErrorKind::Invalid`] when it is no address.
+    pub fn get(&self, addr: &str) -> Result<Channel, Problem> {
+        {
+            let channels = self.0.read();
+            let known = channels.here.get(addr).or_else(|| channels.elsewhere.get(addr));
+            if let Some(channel) = known {
+                return Ok(channel.clone());
+            }
+        }
+        let channel = Channel::connect(&format!("http://{addr}"))?;
+        let mut channels = self.0.write();
+        if channels.elsewhere.len() >= ADDRESSES_MAX {
+            channels.elsewhere.clear();
+        }
+        Ok(channels.elsewhere.entry(addr.to_owned()).or_insert(channel).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_has_one_connection_and_nonsense_none() {
+        let pool = Pool::new();
+        assert!(pool.get("no address").is_err());
+        for port in 0..ADDRESSES_MAX + 2 {
+            pool.get(&format!("10.0.0.1:{port}")).unwrap();
+            pool.get("10.0.0.1:0").unwrap();
+        }
+        assert!(pool.0.read().elsewhere.len() <= ADDRESSES_MAX);
+    }
+}

@@ -1,0 +1,98 @@
+//! Where shards are led, for the distributor and the querier: worked out once for each topology.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clew_catalog::SharedTopology;
+use clew_model::UnixNanos;
+use clew_node::rpc::{Channel, Pool};
+use clew_ring::{ShardId, ShardMap};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// How long writers may go on with a generation after the next one was made.
+const SWITCH_MAX: Duration = Duration::from_secs(600);
+
+/// The shards' leaders as this process knows them.
+pub(crate) struct ClusterRouter {
+    topology: watch::Receiver<SharedTopology>,
+    pool: Pool,
+    /// How far apart pieces of a trace may arrive.
+    horizon: Duration,
+    routes: Mutex<Option<(u64, Arc<Routes>)>>,
+}
+
+struct Routes {
+    map: Arc<ShardMap>,
+    leaders: BTreeMap<ShardId, Channel>,
+    /// The nodes that lead a shard, each once.
+    nodes: Vec<Channel>,
+}
+
+impl ClusterRouter {
+    pub(crate) fn new(
+        topology: watch::Receiver<SharedTopology>,
+        pool: Pool,
+        horizon: Duration,
+    ) -> ClusterRouter {
+        ClusterRouter { topology, pool, horizon, routes: Mutex::default() }
+    }
+
+    /// The nodes that lead a shard.
+    pub(crate) fn leading_nodes(&self) -> Vec<Channel> {
+        self.routes().nodes.clone()
+    }
+
+    fn routes(&self) -> Arc<Routes> {
+        let topology = self.topology.borrow().clone();
+        let mut routes = self.routes.lock();
+        if let Some((revision, known)) = routes.as_ref()
+            && *revision == topology.revision
+        {
+            return known.clone();
+        }
+        let mut leaders = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
+        for (shard, place) in &topology.shards {
+            let leader = place.lead.as_ref().and_then(|lead| topology.node_of(lead.leader));
+            let Some(leader) = leader else { continue };
+            if let Ok(channel) = self.pool.get(&leader.addr) {
+                nodes.insert(leader.node.clone(), channel.clone());
+                leaders.insert(*shard, channel);
+            }
+        }
+        let writable = topology.writable().map(|generation| generation.map.generation());
+        let generations = topology.shard_map().generations().to_vec();
+        let used = generations.into_iter().filter(|g| Some(g.generation()) <= writable);
+        // A part of an ascending list ascends, so that it is a map, too.
+        let map = Arc::new(ShardMap::new(used.collect()).unwrap_or_default());
+        let nodes = nodes.into_values().collect();
+        let now = Arc::new(Routes { map, leaders, nodes });
+        *routes = Some((topology.revision, now.clone()));
+        now
+    }
+}
+
+impl clew_distributor::Router for ClusterRouter {
+    fn map(&self) -> Arc<ShardMap> {
+        self.routes().map.clone()
+    }
+
+    fn leader(&self, shard: ShardId) -> Option<Channel> {
+        self.routes().leaders.get(&shard).cloned()
+    }
+
+    fn is_settling(&self, generation: u64, now: UnixNanos) -> bool {
+        let topology = self.topology.borrow();
+        let mut generations = topology.generations.iter().skip(1);
+        let created = generations.find(|known| known.map.generation() == generation);
+        created.is_some_and(|known| now.since(known.created_at) < self.horizon + SWITCH_MAX)
+    }
+}
+
+impl clew_querier::Router for ClusterRouter {
+    fn channel(&self, shard: ShardId) -> Option<Channel> {
+        self.routes().leaders.get(&shard).cloned()
+    }
+}
