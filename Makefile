@@ -50,8 +50,7 @@ unit: system ## Run the tests of the crates
 
 .PHONY: e2e
 e2e: system python ## Run the real binary against real clients, and kill it
-	cargo build --locked -p clew --bin clew --features failpoints
-	cargo build --locked -p clew-loadtest
+	cargo build --locked --workspace --bins --features clew/failpoints
 	CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
 
 .PHONY: loadtest

@@ -65,7 +65,7 @@ def test_a_search_that_reads_too_much_says_so(clew):
     for number in range(5):
         assert ledger.send(ledger.batch(traces=10, spans=10, number=number))
         server.flush()
-    answer = server.get("/api/search", q='{ span.unique.id =~ "..*f" || duration > 0s }', limit=1_000)
+    answer = server.get("/api/search", q='{ span.unique.id != "none of them" }', limit=1_000)
     if answer.status == 200:
         assert answer.headers["X-Clew-Partial"] and answer.json()["status"] == "PARTIAL"
     else:
