@@ -1,7 +1,8 @@
 //! Generates messages and tonic stubs from `/proto`, without an external protobuf compiler.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked for at run time: a build folder may outlive the checkout that it was first used from.
+    let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let files = [
         "clew/metastore/v1/metastore.proto",
         "clew/query/v1/query.proto",
