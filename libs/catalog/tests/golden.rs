@@ -21,6 +21,7 @@ fn history() -> Vec<(UnixNanos, Command)> {
         spans: 300,
         traces: 20,
         splits: 3,
+        ids: None,
     };
     let object = |from, through, random| ObjectMeta {
         key: ObjectKey::flush(ShardId(1), Incarnation(1), through, random),
@@ -29,6 +30,8 @@ fn history() -> Vec<(UnixNanos, Command)> {
         through: LogPoint { term: 2, leader: 1, index: through },
         level: 0,
         created_at: UnixNanos(0),
+        data_at: UnixNanos(0),
+        revision: 0,
         tenants: vec![block("anvil", 0, 2_000), block("bellows", 2_000, 3_000)],
     };
     let commands = vec![

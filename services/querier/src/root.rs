@@ -7,6 +7,8 @@
 
 mod blocks;
 mod cut;
+mod deletion;
+mod filters;
 mod gather;
 mod heads;
 mod missing;
@@ -22,7 +24,7 @@ mod view;
 use std::sync::Arc;
 
 use clew_node::rpc::Channel;
-use clew_node::{Deps, Problem};
+use clew_node::{Clock, Deps, Problem, Rng};
 use clew_storage::Bucket;
 
 use self::blocks::Blocks;
@@ -50,6 +52,9 @@ pub(crate) struct Root {
     views: Views,
     shards: Shards,
     blocks: Blocks,
+    metastore: Channel,
+    clock: Clock,
+    rng: Rng,
     metrics: Arc<QuerierMetrics>,
 }
 
@@ -64,9 +69,12 @@ impl Root {
     ) -> (Root, Reporter) {
         let (reports, reporter) = Reports::new(deps, metastore.clone(), Arc::clone(&metrics));
         let root = Root {
-            views: Views::new(metastore, deps.clock.clone(), &config),
+            views: Views::new(metastore.clone(), deps.clock.clone(), &config),
             shards: Shards::new(router, deps.clock.clone(), config.leader_wait.0),
             blocks: Blocks::new(bucket, deps, &config, Arc::clone(&metrics), reports),
+            metastore,
+            clock: deps.clock.clone(),
+            rng: deps.rng.clone(),
             config,
             metrics,
         };
