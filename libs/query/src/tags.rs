@@ -67,6 +67,7 @@ impl Restriction {
                     split: SplitSet::default(),
                     decisive: false,
                     limit: usize::MAX,
+                    pipeline: None,
                 }),
             }
         });

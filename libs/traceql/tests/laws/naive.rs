@@ -46,9 +46,10 @@ fn look_up(field: &FieldRef, view: View<'_>) -> Option<Static> {
     let value = match field {
         FieldRef::Parent => return None,
         FieldRef::Attribute { parent: true, scope, name } => {
-            let (span, resource) = view.span.parent.as_ref().map_or((None, None), |(span, resource)| {
-                (span.get(&**name), resource.get(&**name))
-            });
+            let (span, resource) =
+                view.span.parent.as_ref().map_or((None, None), |(span, resource)| {
+                    (span.get(&**name), resource.get(&**name))
+                });
             let present = |value: &&Static| match value {
                 Static::Nil => false,
                 _ => true,

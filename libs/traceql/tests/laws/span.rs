@@ -168,13 +168,7 @@ pub(crate) fn any_span() -> impl Strategy<Value = Span> {
         vec(part(LINK_INTRINSICS), 0..3),
         proptest::option::weighted(0.7, (attributes(), attributes())),
     )
-        .prop_map(|((span, resource, instrumentation), intrinsics, events, links, parent)| Span {
-            span,
-            resource,
-            instrumentation,
-            intrinsics,
-            events,
-            links,
-            parent,
+        .prop_map(|((span, resource, instrumentation), intrinsics, events, links, parent)| {
+            Span { span, resource, instrumentation, intrinsics, events, links, parent }
         })
 }
