@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use clew_model::{TraceId, UnixNanos};
+use clew_proto::tempopb;
 
 use super::duration::parse_nanos;
 use super::fault::Fault;
@@ -125,6 +126,62 @@ fn search_tags(
         }
     }
     Ok(tags)
+}
+
+/// A search that came as a message.
+pub(crate) fn from_search(
+    request: &tempopb::SearchRequest,
+    limits: &QueryConfig,
+    now: UnixNanos,
+) -> Result<SearchAsk, Fault> {
+    let parameters = Parameters::of([
+        ("q", request.query.clone()),
+        ("limit", unless_zero(request.limit, "")),
+        ("spss", unless_zero(request.spans_per_span_set, "")),
+        ("minDuration", unless_zero(request.min_duration_ms, "ms")),
+        ("maxDuration", unless_zero(request.max_duration_ms, "ms")),
+        ("start", unless_zero(request.start, "")),
+        ("end", unless_zero(request.end, "")),
+    ]);
+    if !request.tags.is_empty() && !request.query.is_empty() {
+        return Err(Fault::bad("invalid request: can't specify tags and q in the same query"));
+    }
+    let ask = search(&parameters, limits, now)?;
+    Ok(SearchAsk { tags: request.tags.clone(), ..ask })
+}
+
+/// A request for names that came as a message.
+pub(crate) fn from_tag_names(
+    request: &tempopb::SearchTagsRequest,
+    limits: &QueryConfig,
+) -> Result<TagNamesAsk, Fault> {
+    let parameters = Parameters::of([
+        ("scope", request.scope.clone()),
+        ("q", request.query.clone()),
+        ("limit", unless_zero(request.max_tags_per_scope, "")),
+        ("start", unless_zero(request.start, "")),
+        ("end", unless_zero(request.end, "")),
+    ]);
+    tag_names(&parameters, limits)
+}
+
+/// A request for values that came as a message.
+pub(crate) fn from_tag_values(
+    request: &tempopb::SearchTagValuesRequest,
+    limits: &QueryConfig,
+) -> Result<TagValuesAsk, Fault> {
+    let parameters = Parameters::of([
+        ("q", request.query.clone()),
+        ("limit", unless_zero(request.max_tag_values, "")),
+        ("start", unless_zero(request.start, "")),
+        ("end", unless_zero(request.end, "")),
+    ]);
+    tag_values(&parameters, request.tag_name.clone(), limits)
+}
+
+/// Zero is what a message says for "not given".
+fn unless_zero(number: u32, unit: &str) -> String {
+    if number == 0 { String::new() } else { format!("{number}{unit}") }
 }
 
 /// The names of a tag names request.
