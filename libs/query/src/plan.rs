@@ -292,7 +292,7 @@ fn asked_absent<'a>(filter: &'a FieldExpr, absent: &mut Vec<&'a FieldRef>) {
 }
 
 /// The filter of a query that is nothing else, but for what it selects to be shown.
-fn plain_filter(pipeline: &ast::Pipeline) -> Option<&FieldExpr> {
+pub(crate) fn plain_filter(pipeline: &ast::Pipeline) -> Option<&FieldExpr> {
     let mut stages = pipeline.stages.iter().filter(|stage| !matches!(stage, Stage::Select(_)));
     match (stages.next(), stages.next()) {
         (Some(Stage::Spanset(SpansetExpr::Filter(filter))), None) => {

@@ -19,6 +19,7 @@ mod snapshot;
 mod tags;
 mod trace;
 mod view;
+mod whole;
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use clew_model::{ModelError, TenantId};
 use clew_proto::tempopb;
+use clew_query::Prune;
 use http::{HeaderMap, StatusCode, Uri};
 use prost::Message;
 
@@ -65,7 +66,7 @@ pub(crate) async fn trace_v1(
 ) -> Response {
     guarded(&api, "trace_v1", async {
         let asked = Asked::of(&api, &uri, &headers)?;
-        let Answer { value, missing } = find_trace(&api, &asked, &id).await?;
+        let Answer { value, missing } = find_trace(&api, &asked, &id, None).await?;
         if value.too_large {
             let max = api.config.query.trace_bytes_max;
             return Err(Fault::new(
@@ -103,13 +104,15 @@ pub(crate) async fn trace_v2(
 ) -> Response {
     guarded(&api, "trace_v2", async {
         let asked = Asked::of(&api, &uri, &headers)?;
-        if asked.parameters.get("q").is_some_and(|q| !q.trim().is_empty()) {
-            return Err(Fault::unsupported("a filter (q) on a trace by id"));
-        }
         if asked.parameters.get("span_pruning").is_some_and(|on| on != "false") {
             return Err(Fault::unsupported("span_pruning"));
         }
-        let Answer { value, mut missing } = find_trace(&api, &asked, &id).await?;
+        let prune = params::prune(&asked.parameters, &api.config.query)?;
+        let Answer { value, mut missing } = find_trace(&api, &asked, &id, prune).await?;
+        if value.left_out > 0 {
+            let why = format!("{} spans do not match the filter", value.left_out);
+            missing.add("filtered", "trace".to_owned(), why);
+        }
         if value.too_large {
             let max = api.config.query.trace_bytes_max;
             let why = format!("trace exceeds max size (max bytes: {})", max.0);
@@ -146,10 +149,15 @@ pub(crate) async fn trace_v2(
     .await
 }
 
-async fn find_trace(api: &Api, asked: &Asked, id: &str) -> Result<Answer<FoundTrace>, Fault> {
+async fn find_trace(
+    api: &Api,
+    asked: &Asked,
+    id: &str,
+    prune: Option<Prune>,
+) -> Result<Answer<FoundTrace>, Fault> {
     let id = params::trace_id(id)?;
     let range = params::trace_range(&asked.parameters)?;
-    Ok(api.root.trace(&asked.tenants, id, range).await?)
+    Ok(api.root.trace(&asked.tenants, id, range, prune).await?)
 }
 
 fn unprintable(error: ModelError) -> Fault {

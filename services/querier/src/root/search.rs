@@ -154,7 +154,7 @@ impl Root {
     }
 
     /// F: traces that may lie in several places, as far as `range` can meet them.
-    async fn split_set(
+    pub(super) async fn split_set(
         &self,
         snapshot: &Snapshot,
         range: TimeRange,
