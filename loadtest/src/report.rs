@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use self::html::to_html;
+pub(crate) use self::table::put_findings;
 pub use self::table::to_text;
 use crate::check::Findings;
 use crate::error::Error;

@@ -131,7 +131,7 @@ fn put_verified(out: &mut String, verified: &Verified) {
     put_findings(out, &verified.findings);
 }
 
-fn put_findings(out: &mut String, findings: &Findings) {
+pub(crate) fn put_findings(out: &mut String, findings: &Findings) {
     if findings.total() == 0 {
         line(out, "every answer was right");
     }
