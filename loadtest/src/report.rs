@@ -33,8 +33,8 @@ pub struct Report {
     pub data_set: DataSet,
     /// How sending went.
     pub sending: Option<Sending>,
-    /// How the server was killed meanwhile, if it was.
-    pub crash: Option<Crash>,
+    /// How servers were killed meanwhile.
+    pub crashes: Vec<Crash>,
     /// How the server bore more than it can take, if that was tried.
     pub overload: Option<Overload>,
     /// Reads while sending, by kind.
@@ -119,7 +119,7 @@ impl Report {
             server: server.to_owned(),
             data_set: data_set.clone(),
             sending: None,
-            crash: None,
+            crashes: Vec::new(),
             overload: None,
             reads: BTreeMap::new(),
             verified: None,

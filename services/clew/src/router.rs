@@ -8,6 +8,7 @@ use clew_catalog::SharedTopology;
 use clew_model::UnixNanos;
 use clew_node::rpc::{Channel, Pool};
 use clew_ring::{ShardId, ShardMap};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -94,5 +95,21 @@ impl clew_distributor::Router for ClusterRouter {
 impl clew_querier::Router for ClusterRouter {
     fn channel(&self, shard: ShardId) -> Option<Channel> {
         self.routes().leaders.get(&shard).cloned()
+    }
+
+    fn moved(&self, shard: ShardId) -> BoxFuture<'static, ()> {
+        let mut topology = self.topology.clone();
+        let leader = move |topology: &SharedTopology| {
+            let lead = topology.shards.get(&shard)?.lead.as_ref()?;
+            Some((lead.term, lead.leader))
+        };
+        let before = leader(&topology.borrow_and_update());
+        Box::pin(async move {
+            let other = |now: &SharedTopology| leader(now).is_some_and(|now| Some(now) != before);
+            if topology.wait_for(other).await.is_err() {
+                // The process ends.
+                std::future::pending().await
+            }
+        })
     }
 }

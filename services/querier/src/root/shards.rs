@@ -8,6 +8,7 @@ use clew_model::ErrorKind;
 use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
 use clew_node::{Clock, Problem};
 use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
+use futures::future::{BoxFuture, Either, select};
 use tonic::{Response, Status};
 
 /// Between two attempts to reach a shard's leader.
@@ -24,6 +25,12 @@ pub trait Router: Send + Sync + 'static {
     /// A channel to the node that is believed to lead `shard`; asked again after every failure, so
     /// that a router that learns of a new leader is heard.
     fn channel(&self, shard: ShardId) -> Option<Channel>;
+
+    /// Completes when another node leads `shard` than at the time of the call; never if the router
+    /// is not told.
+    fn moved(&self, _shard: ShardId) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// The shard leaders.
@@ -66,19 +73,24 @@ impl Shards {
     {
         let deadline = self.clock.monotonic().saturating_add(self.wait);
         loop {
+            // Asked for first, so that no change is missed between the two.
+            let moved = self.router.moved(shard);
             let problem = match self.router.channel(shard) {
                 None => Problem::new(ErrorKind::Unavailable, "no_leader", "no leader is known"),
                 Some(channel) => {
                     let client = ShardServiceClient::new(channel)
                         .max_decoding_message_size(MESSAGE_BYTES_MAX)
                         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+                    // A leader that was cut off or stopped never answers; its successor will.
+                    let first = select(Box::pin(call(client)), moved);
                     let answer = match attempt_max {
-                        Some(limit) => self.clock.timeout(limit, call(client)).await,
-                        None => Some(call(client).await),
+                        Some(limit) => self.clock.timeout(limit, first).await,
+                        None => Some(first.await),
                     };
                     match answer {
-                        Some(Ok(answer)) => return Ok(answer.into_inner()),
-                        Some(Err(status)) => Problem::from(status),
+                        Some(Either::Left((Ok(answer), _))) => return Ok(answer.into_inner()),
+                        Some(Either::Left((Err(status), _))) => Problem::from(status),
+                        Some(Either::Right(_)) => continue,
                         None => silent(),
                     }
                 }
