@@ -21,4 +21,4 @@ mod shape;
 
 pub use config::{BuildError, Config, QueryConfig};
 pub use querier::{Parts, Querier, VersionInfo};
-pub use root::Router;
+pub use root::{Leader, Router};
