@@ -28,6 +28,9 @@ use crate::source::{Candidate, Selected, SpanSource};
 /// Traces judged in the first step, at least.
 const FIRST_BATCH: usize = 16;
 
+/// The sources asked first have so many times more traces than are wanted.
+const FIRST_ASK: u64 = 16;
+
 /// Traces described in one step: they are not decoded.
 const DESCRIBED_MAX: usize = 50_000;
 
@@ -194,6 +197,8 @@ struct Leaf<'a> {
     ranked: Ranked,
     failed: BTreeMap<usize, QueryError>,
     batch: usize,
+    /// So many traces should the sources have that are asked next.
+    ask: u64,
 }
 
 impl<'a> Leaf<'a> {
@@ -215,6 +220,7 @@ impl<'a> Leaf<'a> {
             ranked: Ranked::new(),
             failed: BTreeMap::new(),
             batch: plan.limit().max(FIRST_BATCH).min(engine.limits.batch_traces_max.max(1)),
+            ask: (plan.limit() as u64).saturating_mul(FIRST_ASK),
         }
     }
 
@@ -286,7 +292,7 @@ impl<'a> Leaf<'a> {
     /// Asks the sources with the latest times for their candidates.
     async fn ask_sources(&mut self) {
         let wave = self.engine.limits.sources_at_once.max(1);
-        let asked = self.unasked.split_off(self.unasked.len().saturating_sub(wave));
+        let asked = self.next_sources(wave);
         let (sources, plan) = (self.sources, self.plan);
         let answers: Vec<(usize, Result<Selected, QueryError>)> = stream::iter(asked)
             .map(|at| async move { (at, sources[at].select(plan.selection()).await) })
@@ -299,6 +305,22 @@ impl<'a> Leaf<'a> {
                 Err(error) => self.fail(source, error),
             }
         }
+    }
+
+    /// As many of the sources with the latest times as may have enough matches: mostly the newest
+    /// does, and what is not asked costs nothing. Every step asks for twice as many traces.
+    fn next_sources(&mut self, wave: usize) -> Vec<usize> {
+        let mut traces = 0u64;
+        let mut count = 0;
+        for at in self.unasked.iter().rev().take(wave) {
+            count += 1;
+            traces = traces.saturating_add(self.sources[*at].info().traces);
+            if traces >= self.ask {
+                break;
+            }
+        }
+        self.ask = self.ask.saturating_mul(2).max(traces.saturating_mul(2));
+        self.unasked.split_off(self.unasked.len() - count)
     }
 
     fn take(&mut self, source: usize, selected: Selected) {

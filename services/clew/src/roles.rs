@@ -139,6 +139,8 @@ pub(crate) async fn build(
     let router = Arc::new(ClusterRouter::new(
         topology.clone(),
         ground.pool.clone(),
+        config.advertised(),
+        ingester.as_ref().map(Ingester::service),
         config.ingester.trace_horizon.0,
     ));
     let distributor = build_distributor(config, deps, router.clone())?;

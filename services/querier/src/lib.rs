@@ -23,5 +23,5 @@ mod stream;
 
 pub use config::{BuildError, Config, QueryConfig};
 pub use querier::{Parts, Querier, VersionInfo};
-pub use root::Router;
+pub use root::{Leader, Router};
 pub use stream::Streaming;
