@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use clew_block::RowSet;
 use clew_model::{Trace, TraceId, UnixNanos};
+use clew_proto::common::v1::KeyValue;
 use clew_proto::query::v1::{FoundTrace, SearchResponse};
 use futures::stream::{self, StreamExt};
 
 use crate::QueryError;
 use crate::engine::{Engine, Meter, Outcome, SourceFailure};
-use crate::found::{JudgeError, judge};
+use crate::found::{JudgeError, add_attributes, judge};
 use crate::ids::{SplitSet, encode_ids};
 use crate::plan::SearchPlan;
 use crate::source::{Candidate, Selected, SpanSource};
@@ -187,6 +188,8 @@ struct Leaf<'a> {
     split: BTreeMap<TraceId, UnixNanos>,
     /// The rows that match in each source whose index could tell.
     matches: BTreeMap<usize, Arc<RowSet>>,
+    /// What those indexes say of the spansets of traces.
+    attributes: BTreeMap<TraceId, Vec<KeyValue>>,
     /// Sources that named the newest traces only.
     cut: BTreeSet<usize>,
     /// One of those had fewer matches than it named.
@@ -211,6 +214,7 @@ impl<'a> Leaf<'a> {
             waiting: BinaryHeap::new(),
             split: BTreeMap::new(),
             matches: BTreeMap::new(),
+            attributes: BTreeMap::new(),
             cut: BTreeSet::new(),
             short: false,
             ranked: Ranked::new(),
@@ -325,6 +329,7 @@ impl<'a> Leaf<'a> {
         if let Some(matches) = selected.matches {
             self.matches.insert(source, matches);
         }
+        self.attributes.extend(selected.attributes);
         if selected.cut {
             self.cut.insert(source);
         }
@@ -374,8 +379,9 @@ impl<'a> Leaf<'a> {
 
     fn take_described(&mut self, found: Vec<FoundTrace>) {
         self.meter.described(found.len());
-        for found in found {
+        for mut found in found {
             if let Some(id) = TraceId::from_wire(&found.trace_id) {
+                add_attributes(&mut found, self.attributes.remove(&id));
                 insert(&mut self.ranked, id, found, self.plan.limit());
             }
         }

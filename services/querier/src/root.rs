@@ -10,6 +10,7 @@ mod cut;
 mod gather;
 mod heads;
 mod missing;
+mod progress;
 mod quarantine;
 mod run;
 mod search;
@@ -18,6 +19,7 @@ mod snapshot;
 mod tags;
 mod trace;
 mod view;
+mod whole;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use clew_storage::Bucket;
 
 use self::blocks::Blocks;
 pub(crate) use self::missing::Missing;
+pub(crate) use self::progress::Progress;
 pub(crate) use self::quarantine::Reporter;
 use self::quarantine::Reports;
 use self::shards::Shards;
