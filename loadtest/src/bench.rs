@@ -7,6 +7,7 @@
 
 mod compare;
 mod goals;
+mod nodes;
 mod report;
 mod scrape;
 mod table;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use clew_node::Deps;
 
 pub use self::compare::compare;
+pub use self::nodes::{NodesCost, NodesReport, run_nodes};
 pub use self::report::{BenchReport, Figure, QueryFigure};
 pub use self::table::to_table;
 use crate::check::{Findings, Order};
@@ -72,7 +74,16 @@ pub async fn run(
     deps: &Deps,
     mut progress: impl FnMut(&str),
 ) -> Result<BenchReport, Error> {
-    let data_set = DataSet {
+    let data_set = data_set_of(options);
+    data_set.check()?;
+    let bench = Bench { options, deps, data_set };
+    let flushed = bench.flushed(&mut progress).await?;
+    let fresh = bench.fresh(flushed.spans_per_second / 2.0, &flushed.truth, &mut progress).await?;
+    Ok(report::assemble(options, &bench.data_set, flushed, fresh))
+}
+
+fn data_set_of(options: &Options) -> DataSet {
+    DataSet {
         generator: GENERATOR_VERSION,
         seed: 42,
         base_unix_nanos: BASE_UNIX_NANOS,
@@ -81,12 +92,7 @@ pub async fn run(
         concurrent_traces: 64,
         traces: options.traces,
         tenants: 1,
-    };
-    data_set.check()?;
-    let bench = Bench { options, deps, data_set };
-    let flushed = bench.flushed(&mut progress).await?;
-    let fresh = bench.fresh(flushed.spans_per_second / 2.0, &flushed.truth, &mut progress).await?;
-    Ok(report::assemble(options, &bench.data_set, flushed, fresh))
+    }
 }
 
 /// What the server with default settings showed.

@@ -46,6 +46,9 @@ pub(crate) struct BenchArgs {
     /// Send so many traces; the goals are stated for the default
     #[arg(long, default_value_t = REFERENCE_TRACES)]
     traces: u64,
+    /// Measure only what ingest costs on so many nodes, compared with one
+    #[arg(long, value_parser = clap::value_parser!(u8).range(2..=9))]
+    nodes: Option<u8>,
     /// Ask at least so many queries of each class
     #[arg(long, default_value_t = 5)]
     repeat: u64,
@@ -84,14 +87,25 @@ pub(crate) async fn bench(args: &BenchArgs, deps: &Deps) -> Result<bool, Error> 
         label: args.label.clone(),
     };
     let progress = Progress::new(args.quiet);
+    if let Some(nodes) = args.nodes {
+        let told = |what: &str| progress.show(what);
+        let report = bench::run_nodes(&options, nodes.into(), deps, told).await?;
+        progress.end();
+        print(&report.to_string())?;
+        write_json(args.json.as_deref(), &report)?;
+        return Ok(report.is_clean());
+    }
     let report = bench::run(&options, deps, |what| progress.show(what)).await?;
     progress.end();
     print(&bench::to_table(&report))?;
-    if let Some(path) = &args.json {
-        let text = serde_json::to_vec_pretty(&report).map_err(|error| broken(path, &error))?;
-        std::fs::write(path, text).map_err(|error| broken(path, &error))?;
-    }
+    write_json(args.json.as_deref(), &report)?;
     Ok(report.is_clean())
+}
+
+fn write_json(path: Option<&Path>, report: &impl serde::Serialize) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_vec_pretty(report).map_err(|error| broken(path, &error))?;
+    std::fs::write(path, text).map_err(|error| broken(path, &error))
 }
 
 pub(crate) fn compare(args: &CompareArgs) -> Result<bool, Error> {

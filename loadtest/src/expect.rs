@@ -3,7 +3,9 @@
 mod answers;
 mod classes;
 mod filter;
+mod look;
 
 pub use self::answers::{Answers, Hit, Tags, TraceFacts, VALUE_TAGS};
 pub use self::classes::{Class, LIMIT_MAX, Query, classes};
 pub use self::filter::{Field, Filter, Pattern, Subject, Test};
+pub use self::look::Look;

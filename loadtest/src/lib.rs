@@ -17,6 +17,7 @@ pub mod expect;
 pub mod ledger;
 pub mod measure;
 pub mod overload;
+mod own_cluster;
 pub mod own_server;
 pub mod queries;
 pub mod report;

@@ -57,7 +57,7 @@ pub(crate) struct OwnServer {
 }
 
 /// Where a server listens, as `host:port`.
-struct Addresses {
+pub(crate) struct Addresses {
     http: String,
     grpc: String,
     otlp_http: String,
@@ -68,16 +68,27 @@ impl OwnServer {
     /// Starts a server in a new folder and waits until it is ready.
     pub(crate) async fn start(setup: Setup, clock: &Clock) -> Result<OwnServer, Error> {
         let folder = tempfile::tempdir().map_err(|error| Error::Server(error.to_string()))?;
-        let addresses = Addresses::free()?;
+        let mut addresses = Addresses::free(1)?;
+        let addresses = addresses.pop().ok_or_else(|| Error::Server("no address".to_owned()))?;
+        let mut server = OwnServer::spawn(setup, addresses, folder, clock)?;
+        server.wait_until_ready().await?;
+        Ok(server)
+    }
+
+    /// Starts a server that keeps its data in `folder`, without waiting for it.
+    pub(crate) fn spawn(
+        setup: Setup,
+        addresses: Addresses,
+        folder: TempDir,
+        clock: &Clock,
+    ) -> Result<OwnServer, Error> {
         let (child, pid) = spawn(&setup, &addresses, folder.path())?;
         let process = Process::new(pid);
         let patient =
             Manners { headers: Vec::new(), timeout: FLUSHED_WITHIN, tenant_header: false };
         let admin = Tempo::new(&format!("http://{}", addresses.http), patient, clock.clone())?;
         let clock = clock.clone();
-        let mut server = OwnServer { child, process, setup, admin, clock, addresses, folder };
-        server.wait_until_ready().await?;
-        Ok(server)
+        Ok(OwnServer { child, process, setup, admin, clock, addresses, folder })
     }
 
     /// Ends it as a crash would and starts it again on the same data.
@@ -89,7 +100,8 @@ impl OwnServer {
         self.wait_until_ready().await
     }
 
-    async fn wait_until_ready(&mut self) -> Result<(), Error> {
+    /// Waits until it answers that it is ready.
+    pub(crate) async fn wait_until_ready(&mut self) -> Result<(), Error> {
         let until = self.clock.monotonic() + READY_WITHIN;
         while self.clock.monotonic() < until {
             if let Ok(answer) = self.admin.admin(Method::GET, "/ready").await
@@ -197,8 +209,8 @@ fn log_of(folder: &Path) -> PathBuf {
 }
 
 impl Addresses {
-    /// Addresses of this machine where nobody listens at the moment.
-    fn free() -> Result<Addresses, Error> {
+    /// Addresses for so many servers on this machine where nobody listens at the moment.
+    pub(crate) fn free(servers: usize) -> Result<Vec<Addresses>, Error> {
         let failed = |error: std::io::Error| Error::Server(format!("no free port: {error}"));
         let mut listeners = Vec::new();
         let mut next = || {
@@ -208,7 +220,14 @@ impl Addresses {
             listeners.push(listener);
             Ok::<_, Error>(address)
         };
-        Ok(Addresses { http: next()?, grpc: next()?, otlp_http: next()?, rpc: next()? })
+        let mut of_server =
+            || Ok(Addresses { http: next()?, grpc: next()?, otlp_http: next()?, rpc: next()? });
+        (0..servers).map(|_| of_server()).collect()
+    }
+
+    /// Where other nodes reach it.
+    pub(crate) fn rpc(&self) -> &str {
+        &self.rpc
     }
 }
 
@@ -218,9 +237,11 @@ mod tests {
 
     #[test]
     fn free_addresses_are_different() {
-        let Addresses { http, grpc, otlp_http, rpc } = Addresses::free().unwrap();
-        let different = std::collections::BTreeSet::from([http, grpc, otlp_http, rpc]);
-        assert_eq!(different.len(), 4);
+        let found = Addresses::free(3).unwrap().into_iter();
+        let different: std::collections::BTreeSet<String> = found
+            .flat_map(|Addresses { http, grpc, otlp_http, rpc }| [http, grpc, otlp_http, rpc])
+            .collect();
+        assert_eq!(different.len(), 12);
     }
 
     #[tokio::test]

@@ -83,7 +83,7 @@ pub async fn measure(
             .class(class.name, results, class.queries.len(), |at| {
                 let (query, hits, index) = (&class.queries[at], &hits[at], &index);
                 async move {
-                    let text = query.filter.to_traceql();
+                    let text = query.look.to_traceql();
                     let found = tempo.search(query.tenant, &text, query.limit, truth.range);
                     let answer = found.await?;
                     let (status, body) = (answer.status, &answer.body);

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use self::html::to_html;
+pub(crate) use self::table::put_findings;
 pub use self::table::to_text;
 use crate::check::Findings;
 use crate::error::Error;
@@ -32,8 +33,8 @@ pub struct Report {
     pub data_set: DataSet,
     /// How sending went.
     pub sending: Option<Sending>,
-    /// How the server was killed meanwhile, if it was.
-    pub crash: Option<Crash>,
+    /// How servers were killed meanwhile.
+    pub crashes: Vec<Crash>,
     /// How the server bore more than it can take, if that was tried.
     pub overload: Option<Overload>,
     /// Reads while sending, by kind.
@@ -118,7 +119,7 @@ impl Report {
             server: server.to_owned(),
             data_set: data_set.clone(),
             sending: None,
-            crash: None,
+            crashes: Vec::new(),
             overload: None,
             reads: BTreeMap::new(),
             verified: None,

@@ -19,7 +19,10 @@ pub(crate) struct SoakArgs {
     check: CheckArgs,
     #[command(flatten)]
     report: ReportArgs,
-    /// Send for so long; the server is killed after half of it
+    /// A cluster of so many nodes; all but the first are killed one after the other
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
+    /// Send for so long; a single server is killed after half of it
     #[arg(long, default_value = "10m", value_parser = duration)]
     duration: Duration,
     /// Tenants that take turns
@@ -53,6 +56,7 @@ pub(crate) struct OverloadArgs {
 pub(crate) async fn soak(args: &SoakArgs, deps: &Deps) -> Result<bool, Error> {
     let options = soak::Options {
         setup: args.server.setup()?,
+        nodes: args.nodes.into(),
         time: args.duration,
         tenants: args.tenants,
         rate: args.rate,

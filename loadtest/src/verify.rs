@@ -179,7 +179,7 @@ pub async fn verify(
     for (class, hits) in truth.classes.iter().zip(&answers.hits) {
         progress(class.name);
         for (query, hits) in class.queries.iter().zip(hits) {
-            let text = query.filter.to_traceql();
+            let text = query.look.to_traceql();
             let answer = tempo.search(query.tenant, &text, query.limit, truth.range).await?;
             let (status, body) = (answer.status, &answer.body);
             let wrong = compare_search(hits, &index, query.limit, depth.order, status, body);

@@ -31,6 +31,7 @@ use crate::QueryError;
 use crate::plan::SearchPlan;
 use crate::select::{RowIndex, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
+use crate::structure::Parent;
 use crate::tags::{TagField, long_value};
 
 /// So many values of one field are read from the pages of a block.
@@ -302,6 +303,32 @@ impl RowIndex for BlockSearch {
 
     fn find(&self, id: &TraceId) -> Option<u32> {
         self.traces().find(id)
+    }
+
+    /// A block holds every span once, in the model's order.
+    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>> {
+        self.traces().get(ordinal).map(|trace| trace.rows.clone().collect())
+    }
+
+    fn parents(&self, rows: &[u32]) -> Vec<Parent> {
+        let first = rows.first().copied().unwrap_or(0);
+        let parent = |row: &u32| match self.columns().parent(*row) {
+            Some(clew_block::Parent::Root) => Parent::Root,
+            Some(clew_block::Parent::Row(parent)) => {
+                parent.checked_sub(first).map_or(Parent::Missing, Parent::Span)
+            }
+            Some(clew_block::Parent::Elsewhere) | None => Parent::Missing,
+        };
+        let known = |parent: &Parent| match parent {
+            // A damaged column must not lead outside of the trace.
+            Parent::Span(at) if *at as usize >= rows.len() => Parent::Missing,
+            known => *known,
+        };
+        rows.iter().map(parent).map(|parent| known(&parent)).collect()
+    }
+
+    fn duration(&self, row: u32) -> Option<u64> {
+        self.columns().duration(row)
     }
 }
 

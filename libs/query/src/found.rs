@@ -1,6 +1,7 @@
 //! From a whole trace to its entry in a search answer, or to none.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clew_model::{SpanId, Trace, TraceSummary, id};
 use clew_proto::common::v1::any_value::Value;
@@ -13,6 +14,7 @@ use clew_traceql::eval::SpanValues;
 use clew_traceql::plan::{Intrinsic, Scope};
 use clew_traceql::value::Static;
 
+use crate::pipeline::{Decoded, Spanset};
 use crate::plan::{Matcher, SearchPlan, Shown};
 use crate::view::{SpanRef, TraceView, any_value_message, span_values};
 
@@ -60,6 +62,14 @@ pub(crate) fn judge(trace: &Trace, plan: &SearchPlan) -> Result<Option<FoundTrac
             }
             vec![SpanSet { spans: matched.shown, matched: matched.count, attributes: Vec::new() }]
         }
+        Matcher::Pipeline(pipeline) => {
+            let found = pipeline.run(&Decoded { pipeline, view: &view })?;
+            if found.is_empty() {
+                view.check()?;
+                return Ok(None);
+            }
+            found.iter().map(|set| shown_spanset(set, &view, plan)).collect()
+        }
         Matcher::Tags(rules) => {
             let holds = rules.iter().all(|rule| each_span(&view).any(|span| rule.matches(&span)));
             if !holds {
@@ -71,6 +81,36 @@ pub(crate) fn judge(trace: &Trace, plan: &SearchPlan) -> Result<Option<FoundTrac
     };
     view.check()?;
     Ok(Some(found_trace(summary, span_sets)))
+}
+
+/// A spanset as an answer shows it.
+fn shown_spanset(set: &Spanset, view: &TraceView<'_>, plan: &SearchPlan) -> SpanSet {
+    let shown = set.spans.iter().take(plan.spans_per_spanset());
+    let shown = shown.filter_map(|span| span_values(view, *span as usize));
+    SpanSet {
+        spans: shown.map(|span| shown_span(&span, plan.shown())).collect(),
+        matched: u32::try_from(set.spans.len()).unwrap_or(u32::MAX),
+        attributes: spanset_attributes(&set.attributes),
+    }
+}
+
+/// What groups and aggregates said of a spanset.
+pub(crate) fn spanset_attributes(attributes: &[(Arc<str>, Static)]) -> Vec<KeyValue> {
+    let attribute = |(key, value): &(Arc<str>, Static)| KeyValue {
+        key: key.to_string(),
+        value: Some(message_of(value)),
+    };
+    attributes.iter().map(attribute).collect()
+}
+
+/// Adds what an index said of the one spanset of a trace, unless judging the trace already did.
+pub(crate) fn add_attributes(found: &mut FoundTrace, attributes: Option<Vec<KeyValue>>) {
+    let set = found.metadata.as_mut().and_then(|metadata| metadata.span_sets.first_mut());
+    if let (Some(set), Some(attributes)) = (set, attributes)
+        && set.attributes.is_empty()
+    {
+        set.attributes = attributes;
+    }
 }
 
 /// The entry of a trace with the spans that matched.
@@ -141,7 +181,15 @@ pub(crate) fn intrinsic_of(field: &FieldRef) -> Option<Intrinsic> {
 /// has no such value and was not asked not to have it.
 fn shown_attribute(values: &SpanRef<'_, '_>, shown: &Shown) -> Option<KeyValue> {
     let value = match &shown.field {
-        FieldRef::Attribute { parent: true, .. } | FieldRef::Parent => return None,
+        FieldRef::Parent => return None,
+        FieldRef::Attribute { parent: true, scope, name } => {
+            let parent = values.parent()?;
+            match scope {
+                Some(scope) => attribute(&parent, *scope, name),
+                None => attribute(&parent, Scope::Span, name)
+                    .or_else(|| attribute(&parent, Scope::Resource, name)),
+            }
+        }
         FieldRef::Attribute { scope: Some(scope), name, .. } => attribute(values, *scope, name),
         FieldRef::Attribute { scope: None, name, .. } => attribute(values, Scope::Span, name)
             .or_else(|| attribute(values, Scope::Resource, name)),
@@ -154,7 +202,12 @@ fn shown_attribute(values: &SpanRef<'_, '_>, shown: &Shown) -> Option<KeyValue> 
 pub(crate) fn shown_value(shown: &Shown, value: Option<AnyValue>) -> Option<KeyValue> {
     let absent = || AnyValue { value: Some(Value::StringValue(Static::Nil.to_string())) };
     let value = value.or_else(|| shown.absence.then(absent))?;
-    Some(KeyValue { key: shown.field.key().to_owned(), value: Some(value) })
+    let key = match &shown.field {
+        // Apart from the span's own attribute of that name.
+        FieldRef::Attribute { parent: true, name, .. } => format!("parent.{name}"),
+        field => field.key().to_owned(),
+    };
+    Some(KeyValue { key, value: Some(value) })
 }
 
 fn attribute(values: &SpanRef<'_, '_>, scope: Scope, name: &str) -> Option<AnyValue> {

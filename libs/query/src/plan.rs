@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clew_model::TraceId;
 use clew_proto::query::v1::SearchRequest;
-use clew_traceql::ast::Query;
+use clew_traceql::ast::{self, Body, Query, SpansetExpr, Stage};
 use clew_traceql::eval::Filter;
 use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, Test, prefilter};
 use clew_traceql::{CompareOp, FieldExpr, FieldRef, Static, referenced_fields};
@@ -16,13 +16,15 @@ pub(crate) use self::legacy::TagRule;
 use crate::QueryError;
 use crate::decisive::decides;
 use crate::ids::{SplitSet, decode_ids};
+use crate::pipeline::Pipeline;
 use crate::source::{Selection, TimeRange};
 
-/// What decides whether a trace is found. Pipelines, structural operators and aggregates will be
-/// further variants: they too judge one whole, merged trace.
+/// What decides whether a whole, merged trace is found.
 pub(crate) enum Matcher {
     /// One `{ }` filter, true for at least one span.
     Filter(Filter),
+    /// Anything else that TraceQL can say of a trace.
+    Pipeline(Arc<Pipeline>),
     /// The legacy form: each rule holds for some span. No rules: every trace.
     Tags(Vec<TagRule>),
 }
@@ -82,9 +84,11 @@ impl SearchPlan {
             decisive: compiled.decisive,
             // A trace that is too long is only found out later.
             limit: if max == 0 { limit } else { usize::MAX },
+            pipeline: compiled.pipeline,
         };
         Ok(SearchPlan(Arc::new(Inner {
-            empty: selection.conditions.iter().any(|c| matches!(c, Prefilter::None)),
+            empty: selection.conditions.iter().any(|c| matches!(c, Prefilter::None))
+                || selection.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_never()),
             matcher: Arc::new(compiled.matcher),
             shown: compiled.shown.into(),
             selection: Arc::new(selection),
@@ -192,6 +196,7 @@ struct Compiled {
     fragment: Prefilter,
     shown: Vec<Shown>,
     decisive: bool,
+    pipeline: Option<Arc<Pipeline>>,
 }
 
 impl Compiled {
@@ -213,24 +218,58 @@ impl Compiled {
                 conditions,
                 shown: Vec::new(),
                 decisive: false,
+                pipeline: None,
             });
         }
         let query = clew_traceql::parse(&request.query)?;
-        let filter = plain_filter(&query)?;
-        let condition = prefilter(filter);
+        let Body::Search(pipeline) = &query.body else {
+            return Err(QueryError::NotSupported { what: "TraceQL metrics" });
+        };
+        let shown = shown_fields(&query, pipeline);
+        let describable = shown.iter().all(|shown| is_of_span(&shown.field));
+        if let Some(filter) = plain_filter(pipeline) {
+            let condition = prefilter(filter);
+            return Ok(Compiled {
+                matcher: Matcher::Filter(Filter::new(filter)),
+                fragment: of_fragment(&condition),
+                decisive: describable && decides(&condition, filter),
+                conditions: vec![condition],
+                shown,
+                pipeline: None,
+            });
+        }
+        let pipeline = Arc::new(Pipeline::new(pipeline));
         Ok(Compiled {
-            matcher: Matcher::Filter(Filter::new(filter)),
-            fragment: of_fragment(&condition),
-            decisive: decides(&condition, filter),
-            conditions: vec![condition],
-            shown: shown_fields(&query, filter),
+            fragment: pipeline.condition().fragment(pipeline.filters()),
+            conditions: Vec::new(),
+            shown,
+            decisive: describable && pipeline.is_indexed(),
+            matcher: Matcher::Pipeline(Arc::clone(&pipeline)),
+            pipeline: Some(pipeline),
         })
     }
 }
 
-fn shown_fields(query: &Query, filter: &FieldExpr) -> Vec<Shown> {
+/// Whether what is shown of a span does not depend on the other spans of its trace.
+fn is_of_span(field: &FieldRef) -> bool {
+    match field {
+        FieldRef::Attribute { parent, .. } => !parent,
+        FieldRef::Intrinsic { intrinsic, .. } => !matches!(
+            intrinsic,
+            Intrinsic::ChildCount
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent
+        ),
+        FieldRef::Parent => false,
+    }
+}
+
+fn shown_fields(query: &Query, pipeline: &ast::Pipeline) -> Vec<Shown> {
     let mut absent = Vec::new();
-    asked_absent(filter, &mut absent);
+    for filter in filters_of(pipeline) {
+        asked_absent(filter, &mut absent);
+    }
     let fields = referenced_fields(query).into_iter();
     fields.map(|field| Shown { absence: absent.contains(&&field), field }).collect()
 }
@@ -252,18 +291,41 @@ fn asked_absent<'a>(filter: &'a FieldExpr, absent: &mut Vec<&'a FieldRef>) {
     }
 }
 
-/// The filter of a query that is nothing else.
-fn plain_filter(query: &Query) -> Result<&FieldExpr, QueryError> {
-    let what = if query.is_metrics() {
-        "TraceQL metrics"
-    } else {
-        "pipelines, structural operators and combinations of spansets"
-    };
-    query.as_filter().ok_or(QueryError::NotSupported { what })
+/// The filter of a query that is nothing else, but for what it selects to be shown.
+pub(crate) fn plain_filter(pipeline: &ast::Pipeline) -> Option<&FieldExpr> {
+    let mut stages = pipeline.stages.iter().filter(|stage| !matches!(stage, Stage::Select(_)));
+    match (stages.next(), stages.next()) {
+        (Some(Stage::Spanset(SpansetExpr::Filter(filter))), None) => {
+            let of_parent = filter.fields().iter().any(FieldRef::is_parent);
+            (!of_parent).then_some(filter)
+        }
+        _ => None,
+    }
+}
+
+/// Every filter of a pipeline.
+fn filters_of(pipeline: &ast::Pipeline) -> Vec<&FieldExpr> {
+    fn of_spansets<'a>(spansets: &'a SpansetExpr, found: &mut Vec<&'a FieldExpr>) {
+        match spansets {
+            SpansetExpr::Filter(filter) => found.push(filter),
+            SpansetExpr::Pipeline(pipeline) => found.extend(filters_of(pipeline)),
+            SpansetExpr::Binary { left, right, .. } => {
+                of_spansets(left, found);
+                of_spansets(right, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for stage in &pipeline.stages {
+        if let Stage::Spanset(spansets) = stage {
+            of_spansets(spansets, &mut found);
+        }
+    }
+    found
 }
 
 /// What of a condition can be asked of a fragment: values of the whole trace are unknown there.
-fn of_fragment(condition: &Prefilter) -> Prefilter {
+pub(crate) fn of_fragment(condition: &Prefilter) -> Prefilter {
     match condition {
         Prefilter::All => Prefilter::All,
         Prefilter::None => Prefilter::None,

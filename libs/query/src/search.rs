@@ -14,18 +14,22 @@ use std::sync::Arc;
 
 use clew_block::RowSet;
 use clew_model::{Trace, TraceId, UnixNanos};
+use clew_proto::common::v1::KeyValue;
 use clew_proto::query::v1::{FoundTrace, SearchResponse};
 use futures::stream::{self, StreamExt};
 
 use crate::QueryError;
 use crate::engine::{Engine, Meter, Outcome, SourceFailure};
-use crate::found::{JudgeError, judge};
+use crate::found::{JudgeError, add_attributes, judge};
 use crate::ids::{SplitSet, encode_ids};
 use crate::plan::SearchPlan;
 use crate::source::{Candidate, Selected, SpanSource};
 
 /// Traces judged in the first step, at least.
 const FIRST_BATCH: usize = 16;
+
+/// The sources asked first have so many times more traces than are wanted.
+const FIRST_ASK: u64 = 16;
 
 /// Traces described in one step: they are not decoded.
 const DESCRIBED_MAX: usize = 50_000;
@@ -184,6 +188,8 @@ struct Leaf<'a> {
     split: BTreeMap<TraceId, UnixNanos>,
     /// The rows that match in each source whose index could tell.
     matches: BTreeMap<usize, Arc<RowSet>>,
+    /// What those indexes say of the spansets of traces.
+    attributes: BTreeMap<TraceId, Vec<KeyValue>>,
     /// Sources that named the newest traces only.
     cut: BTreeSet<usize>,
     /// One of those had fewer matches than it named.
@@ -191,6 +197,8 @@ struct Leaf<'a> {
     ranked: Ranked,
     failed: BTreeMap<usize, QueryError>,
     batch: usize,
+    /// So many traces should the sources have that are asked next.
+    ask: u64,
 }
 
 impl<'a> Leaf<'a> {
@@ -206,11 +214,13 @@ impl<'a> Leaf<'a> {
             waiting: BinaryHeap::new(),
             split: BTreeMap::new(),
             matches: BTreeMap::new(),
+            attributes: BTreeMap::new(),
             cut: BTreeSet::new(),
             short: false,
             ranked: Ranked::new(),
             failed: BTreeMap::new(),
             batch: plan.limit().max(FIRST_BATCH).min(engine.limits.batch_traces_max.max(1)),
+            ask: (plan.limit() as u64).saturating_mul(FIRST_ASK),
         }
     }
 
@@ -282,7 +292,7 @@ impl<'a> Leaf<'a> {
     /// Asks the sources with the latest times for their candidates.
     async fn ask_sources(&mut self) {
         let wave = self.engine.limits.sources_at_once.max(1);
-        let asked = self.unasked.split_off(self.unasked.len().saturating_sub(wave));
+        let asked = self.next_sources(wave);
         let (sources, plan) = (self.sources, self.plan);
         let answers: Vec<(usize, Result<Selected, QueryError>)> = stream::iter(asked)
             .map(|at| async move { (at, sources[at].select(plan.selection()).await) })
@@ -297,12 +307,29 @@ impl<'a> Leaf<'a> {
         }
     }
 
+    /// As many of the sources with the latest times as may have enough matches: mostly the newest
+    /// does, and what is not asked costs nothing. Every step asks for twice as many traces.
+    fn next_sources(&mut self, wave: usize) -> Vec<usize> {
+        let mut traces = 0u64;
+        let mut count = 0;
+        for at in self.unasked.iter().rev().take(wave) {
+            count += 1;
+            traces = traces.saturating_add(self.sources[*at].info().traces);
+            if traces >= self.ask {
+                break;
+            }
+        }
+        self.ask = self.ask.saturating_mul(2).max(traces.saturating_mul(2));
+        self.unasked.split_off(self.unasked.len() - count)
+    }
+
     fn take(&mut self, source: usize, selected: Selected) {
         let waiting = selected.whole.into_iter().map(|candidate| Waiting { candidate, source });
         self.waiting.extend(waiting);
         if let Some(matches) = selected.matches {
             self.matches.insert(source, matches);
         }
+        self.attributes.extend(selected.attributes);
         if selected.cut {
             self.cut.insert(source);
         }
@@ -352,8 +379,9 @@ impl<'a> Leaf<'a> {
 
     fn take_described(&mut self, found: Vec<FoundTrace>) {
         self.meter.described(found.len());
-        for found in found {
+        for mut found in found {
             if let Some(id) = TraceId::from_wire(&found.trace_id) {
+                add_attributes(&mut found, self.attributes.remove(&id));
                 insert(&mut self.ranked, id, found, self.plan.limit());
             }
         }

@@ -1,6 +1,8 @@
 //! Which traces of one source may match, worked out on its index: the same code for heads and
 //! blocks.
 
+mod pipeline;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use clew_block::{BlockError, LookupResult, RowSet};
 use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, Scope};
 
 use crate::source::{Candidate, Selected, Selection};
+use crate::structure::Parent;
 
 /// The index of a source as far as selecting needs it.
 pub(crate) trait RowIndex {
@@ -32,6 +35,15 @@ pub(crate) trait RowIndex {
 
     /// The ordinal of a trace.
     fn find(&self, id: &clew_model::TraceId) -> Option<u32>;
+
+    /// The rows of a trace in the model's order, each span once; `None` if only decoding tells.
+    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>>;
+
+    /// Where the parents of all spans of a trace are, given its rows in the model's order.
+    fn parents(&self, rows: &[u32]) -> Vec<Parent>;
+
+    /// How long a row's span lasts, in nanoseconds.
+    fn duration(&self, row: u32) -> Option<u64>;
 }
 
 /// A set of rows or traces, "all" kept apart: it is common, and free to intersect.
@@ -58,6 +70,9 @@ impl Set {
 
 /// The traces of the source that may match.
 pub(crate) fn select(index: &impl RowIndex, selection: &Selection) -> Result<Selected, BlockError> {
+    if let Some(pipeline) = &selection.pipeline {
+        return pipeline::select(index, selection, pipeline);
+    }
     let mut whole = Set::All;
     let mut matches = None;
     for condition in &selection.conditions {
@@ -85,7 +100,8 @@ pub(crate) fn select(index: &impl RowIndex, selection: &Selection) -> Result<Sel
         whole.select_nth_unstable_by_key(selection.limit, rank);
         whole.truncate(selection.limit);
     }
-    Ok(Selected { whole, split: split_traces(index, selection)?, matches, cut })
+    let split = split_traces(index, selection)?;
+    Ok(Selected { whole, split, matches, cut, ..Selected::default() })
 }
 
 fn whole_traces(index: &impl RowIndex, selection: &Selection, traces: Set) -> Vec<Candidate> {

@@ -4,17 +4,20 @@
 //! traces may match (from indexes, a superset), can hand out whole fragments, and can name the
 //! keys and values it holds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use clew_block::{RowSet, TraceExtent};
 use clew_model::{Trace, TraceId, UnixNanos};
+use clew_proto::common::v1::KeyValue;
 use clew_proto::query::v1::FoundTrace;
 use clew_traceql::plan::{Prefilter, Scope};
 use clew_traceql::value::Static;
 
 use crate::QueryError;
 use crate::ids::SplitSet;
+use crate::pipeline::Pipeline;
 use crate::plan::SearchPlan;
 use crate::tags::TagField;
 
@@ -111,6 +114,8 @@ pub struct Selection {
     pub decisive: bool,
     /// Of traces that match for certain no more than so many, the newest, are needed.
     pub limit: usize,
+    /// What is looked for, if it is more than the conditions.
+    pub(crate) pipeline: Option<Arc<Pipeline>>,
 }
 
 /// The traces of a source that may match.
@@ -122,6 +127,8 @@ pub struct Selected {
     pub split: Vec<Candidate>,
     /// The rows that match, if the index could tell for certain.
     pub matches: Option<Arc<RowSet>>,
+    /// What is said of the spansets of those traces.
+    pub attributes: BTreeMap<TraceId, Vec<KeyValue>>,
     /// Whether traces were left out because of [`Selection::limit`].
     pub cut: bool,
 }

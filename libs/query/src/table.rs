@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use clew_block::{BlockError, LookupResult, RowSet, SpanTable};
+use clew_block::{BlockError, LookupResult, RowFacts, RowSet, SpanTable};
 use clew_model::{Trace, TraceId, UnixNanos};
 use clew_node::Tasks;
 use clew_proto::query::v1::FoundTrace;
@@ -19,6 +19,7 @@ use crate::plan::SearchPlan;
 use crate::search::judge_all;
 use crate::select::{RowIndex, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
+use crate::structure::{Link, Parent, parents};
 use crate::tags::{TagField, long_value};
 
 /// The rows of a span table below a limit. Several tables of a shard may hold pieces of one trace;
@@ -122,6 +123,35 @@ impl RowIndex for Cut<'_> {
     fn find(&self, id: &TraceId) -> Option<u32> {
         let ordinal = self.table.find(id)?;
         self.table.trace_extent(ordinal, self.rows_max).map(|_| ordinal)
+    }
+
+    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>> {
+        let facts = |row| Some((row, self.table.row_facts(row)?));
+        let rows = self.table.rows_of_trace(ordinal, self.rows_max);
+        let mut rows: Vec<(u32, RowFacts)> = rows.filter_map(facts).collect();
+        let identity = |facts: &RowFacts| (facts.span_id, facts.kind);
+        rows.sort_unstable_by_key(|(_, facts)| identity(facts));
+        if rows.windows(2).any(|pair| identity(&pair[0].1) == identity(&pair[1].1)) {
+            return None;
+        }
+        rows.sort_unstable_by_key(|(_, facts)| (facts.start, facts.span_id, facts.kind));
+        Some(rows.into_iter().map(|(row, _)| row).collect())
+    }
+
+    fn parents(&self, rows: &[u32]) -> Vec<Parent> {
+        let facts: Vec<RowFacts> =
+            rows.iter().filter_map(|row| self.table.row_facts(*row)).collect();
+        let link = |facts: &RowFacts| Link {
+            id: facts.span_id,
+            parent: facts.parent_id,
+            kind: facts.kind,
+        };
+        let links: Vec<Link> = facts.iter().map(link).collect();
+        parents(&links, |a, b| facts[a].resource == facts[b].resource)
+    }
+
+    fn duration(&self, row: u32) -> Option<u64> {
+        self.table.row_start_end(row).map(|(start, end)| end.saturating_sub(start))
     }
 }
 

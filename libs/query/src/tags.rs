@@ -7,18 +7,17 @@ mod bounded;
 mod field;
 mod names;
 mod values;
+mod within;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use clew_model::Trace;
+use clew_model::{Trace, TraceId};
 use clew_proto::query::v1::{
     Inspected, TagNamesRequest, TagNamesResponse, TagValuesRequest, TagValuesResponse,
 };
-use clew_traceql::eval::Filter;
-use clew_traceql::plan::{Scope, prefilter};
-use clew_traceql::tag_filter;
+use clew_traceql::plan::Scope;
 use futures::stream::{self, StreamExt};
 
 pub use self::field::TagField;
@@ -27,52 +26,15 @@ use self::names::NameSet;
 pub use self::names::merge_tag_names;
 use self::values::ValueSet;
 pub use self::values::merge_tag_values;
+pub use self::within::tag_query_needs_traces;
+use self::within::{Judge, Restriction, TagFilter};
 use crate::QueryError;
-use crate::decisive::decides;
 use crate::engine::{Engine, Meter, Outcome};
-use crate::found::{JudgeError, each_span};
-use crate::ids::SplitSet;
+use crate::found::JudgeError;
+use crate::ids::{SplitSet, decode_ids, encode_ids};
 use crate::search::failures;
-use crate::source::{Candidate, Selection, SpanSource, TimeRange};
-use crate::view::{SpanRef, TraceView};
-
-/// Which spans count: those in a time range that match a filter, if there is one.
-struct Restriction {
-    range: TimeRange,
-    filter: Option<TagFilter>,
-}
-
-/// A filter of a tag request.
-struct TagFilter {
-    filter: Arc<Filter>,
-    selection: Arc<Selection>,
-    /// Whether an index can decide it, if all its lookups are exact.
-    indexed: bool,
-}
-
-impl Restriction {
-    /// The filter is read leniently: text that is no filter restricts nothing.
-    fn new(query: &str, start: u64, end: u64) -> Restriction {
-        let range = TimeRange::from_request(start, end);
-        let filter = tag_filter(query).map(|filter| {
-            let condition = prefilter(&filter);
-            TagFilter {
-                indexed: decides(&condition, &filter),
-                filter: Arc::new(Filter::new(&filter)),
-                selection: Arc::new(Selection {
-                    fragment: condition.clone(),
-                    conditions: vec![condition],
-                    range,
-                    min_duration: 0,
-                    split: SplitSet::default(),
-                    decisive: false,
-                    limit: usize::MAX,
-                }),
-            }
-        });
-        Restriction { range, filter }
-    }
-}
+use crate::source::{Candidate, Selection, SpanSource};
+use crate::view::{SpanRef, TraceView, span_values};
 
 /// A set that is filled for each source and then united.
 #[async_trait]
@@ -102,17 +64,39 @@ impl Engine {
         sources: &[Arc<dyn SpanSource>],
         request: &TagNamesRequest,
     ) -> Result<Outcome<TagNamesResponse>, QueryError> {
+        let names = self.names(request)?;
+        let split = split_of(&request.split_ids)?;
+        let restriction = restriction_of_names(request, split);
+        let collected = self.collect(sources, &restriction, names).await?;
+        Ok(collected.map(|Collected { set, split, inspected }| TagNamesResponse {
+            split_candidates: encode_ids(split.ids()).into(),
+            ..set.into_response(inspected)
+        }))
+    }
+
+    /// The names that whole, merged traces have where the query of the request finds spans.
+    ///
+    /// # Errors
+    /// [`QueryError`] as above, and when a trace is damaged.
+    pub async fn tag_names_of(
+        &self,
+        traces: Vec<Trace>,
+        request: &TagNamesRequest,
+    ) -> Result<TagNamesResponse, QueryError> {
+        let names = self.names(request)?;
+        let restriction = restriction_of_names(request, SplitSet::default());
+        let (names, inspected) = self.collect_from(traces, &restriction, names).await?;
+        Ok(names.into_response(inspected))
+    }
+
+    fn names(&self, request: &TagNamesRequest) -> Result<NameSet, QueryError> {
         let scope = match request.scope.as_str() {
             "" => None,
             word => Some(Scope::from_word(word).ok_or_else(|| {
                 QueryError::bad("scope", format!("no scope has attributes of that name: {word}"))
             })?),
         };
-        let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
-        let restriction = Restriction::new(&request.query, start, end);
-        let names = NameSet::new(scope, request.limit, &self.limits);
-        let collected = self.collect(sources, &restriction, names).await?;
-        Ok(collected.map(|(names, inspected)| names.into_response(inspected)))
+        Ok(NameSet::new(scope, request.limit, &self.limits))
     }
 
     /// The values that a field has on the sources' spans.
@@ -125,8 +109,7 @@ impl Engine {
         request: &TagValuesRequest,
     ) -> Result<Outcome<TagValuesResponse>, QueryError> {
         let field = TagField::parse(&request.tag)?;
-        let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
-        let restriction = Restriction::new(&request.query, start, end);
+        let restriction = restriction_of_values(request, split_of(&request.split_ids)?);
         let values =
             ValueSet::new(Some(field.clone()), request.limit, request.bytes_max, &self.limits);
         if !field.has_values() {
@@ -134,7 +117,57 @@ impl Engine {
             return Ok(Outcome { response, failed: Vec::new() });
         }
         let collected = self.collect(sources, &restriction, values).await?;
-        Ok(collected.map(|(values, inspected)| values.into_response(inspected)))
+        Ok(collected.map(|Collected { set, split, inspected }| TagValuesResponse {
+            split_candidates: encode_ids(split.ids()).into(),
+            ..set.into_response(inspected)
+        }))
+    }
+
+    /// The values that a field has in whole, merged traces where the query of the request finds
+    /// spans.
+    ///
+    /// # Errors
+    /// [`QueryError`] as above, and when a trace is damaged.
+    pub async fn tag_values_of(
+        &self,
+        traces: Vec<Trace>,
+        request: &TagValuesRequest,
+    ) -> Result<TagValuesResponse, QueryError> {
+        let field = TagField::parse(&request.tag)?;
+        let restriction = restriction_of_values(request, SplitSet::default());
+        let values = ValueSet::new(Some(field), request.limit, request.bytes_max, &self.limits);
+        let (values, inspected) = self.collect_from(traces, &restriction, values).await?;
+        Ok(values.into_response(inspected))
+    }
+
+    /// Collects from whole traces.
+    async fn collect_from<C: Collect>(
+        &self,
+        traces: Vec<Trace>,
+        restriction: &Restriction,
+        mut set: C,
+    ) -> Result<(C, Inspected), QueryError> {
+        let mut meter = Meter::new(&self.limits, &[]);
+        meter.decoded(&traces)?;
+        let Some(filter) = &restriction.filter else { return Ok((set, meter.finish())) };
+        let (judge, range) = (filter.judge.clone(), restriction.range);
+        let set = self.tasks.compute(move || {
+            for trace in traces {
+                let summary = trace.summary();
+                if range.overlaps(summary.start, summary.end) {
+                    collect_matching(&[trace], &judge, &mut set)?;
+                }
+            }
+            Ok::<C, JudgeError>(set)
+        });
+        match set.await? {
+            Ok(set) => Ok((set, meter.finish())),
+            Err(JudgeError::Evaluate(error)) => Err(QueryError::Evaluate(error)),
+            Err(JudgeError::Damaged(error)) => Err(QueryError::Damaged {
+                source_name: Arc::from("gathered traces"),
+                reason: error.to_string(),
+            }),
+        }
     }
 
     /// Collects from every source in the range: by its index where that can tell, else from
@@ -144,9 +177,10 @@ impl Engine {
         sources: &[Arc<dyn SpanSource>],
         restriction: &Restriction,
         mut set: C,
-    ) -> Result<Outcome<(C, Inspected)>, QueryError> {
+    ) -> Result<Outcome<Collected<C>>, QueryError> {
         let mut meter = Meter::new(&self.limits, sources);
         let mut failed = BTreeMap::new();
+        let mut split: Vec<TraceId> = Vec::new();
         let filter = restriction.filter.as_ref();
         let inside = (0..sources.len()).filter(|at| {
             let info = sources[*at].info();
@@ -160,7 +194,8 @@ impl Engine {
             let part = match (answer, filter) {
                 (Ok(None), Some(filter)) => {
                     let spans = Spans { engine: self, source: sources[at].as_ref(), filter };
-                    spans.collect(set.fresh(), &mut meter).await?.map(Some)
+                    let collected = spans.collect(set.fresh(), &mut meter, &mut split).await?;
+                    collected.map(Some)
                 }
                 (answer, _) => answer,
             };
@@ -172,8 +207,31 @@ impl Engine {
             }
         }
         drop(answers);
-        Ok(Outcome { response: (set, meter.finish()), failed: failures(sources, failed) })
+        let split = split.into_iter().collect();
+        let response = Collected { set, split, inspected: meter.finish() };
+        Ok(Outcome { response, failed: failures(sources, failed) })
     }
+}
+
+/// What was collected, and the traces that the root has to gather.
+struct Collected<C> {
+    set: C,
+    split: SplitSet,
+    inspected: Inspected,
+}
+
+fn split_of(ids: &[u8]) -> Result<SplitSet, QueryError> {
+    Ok(decode_ids(ids)?.into_iter().collect())
+}
+
+fn restriction_of_names(request: &TagNamesRequest, split: SplitSet) -> Restriction {
+    let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
+    Restriction::new(&request.query, start, end, split)
+}
+
+fn restriction_of_values(request: &TagValuesRequest, split: SplitSet) -> Restriction {
+    let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
+    Restriction::new(&request.query, start, end, split)
 }
 
 /// What the index of a source has; `None` if spans must be decoded to tell.
@@ -203,9 +261,13 @@ impl Spans<'_> {
         &self,
         mut set: C,
         meter: &mut Meter<'_>,
+        split: &mut Vec<TraceId>,
     ) -> Result<Result<C, QueryError>, QueryError> {
         let mut candidates = match self.source.select(&self.filter.selection).await {
-            Ok(selected) => selected.whole,
+            Ok(selected) => {
+                split.extend(selected.split.iter().map(|fragment| fragment.id));
+                selected.whole
+            }
             Err(error) => return Ok(Err(error)),
         };
         candidates.sort_unstable_by_key(|c| (std::cmp::Reverse(c.start), c.id));
@@ -219,9 +281,9 @@ impl Spans<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             meter.decoded(&traces)?;
-            let filter = Arc::clone(&self.filter.filter);
+            let judge = self.filter.judge.clone();
             let collected = self.engine.tasks.compute(move || {
-                let done = collect_matching(&traces, &filter, &mut set);
+                let done = collect_matching(&traces, &judge, &mut set);
                 (set, done)
             });
             let (back, done) = collected.await?;
@@ -252,13 +314,13 @@ impl Spans<'_> {
 
 fn collect_matching(
     traces: &[Trace],
-    filter: &Filter,
+    judge: &Judge,
     set: &mut impl Collect,
 ) -> Result<(), JudgeError> {
     for trace in traces {
         let view = TraceView::new(trace)?;
-        for span in each_span(&view) {
-            if filter.matches(&span)? {
+        for at in judge.spans(&view)? {
+            if let Some(span) = span_values(&view, at) {
                 set.span(&span);
             }
         }

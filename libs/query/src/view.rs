@@ -1,7 +1,6 @@
 //! A trace as filters see it: spans parsed once, values of attributes read from the bytes on
 //! demand, and facts about the whole trace worked out when first asked for.
 
-mod structure;
 mod value;
 
 use std::cell::{Cell, OnceCell};
@@ -14,8 +13,8 @@ use clew_traceql::eval::SpanValues;
 use clew_traceql::plan::{Intrinsic, Scope};
 use clew_traceql::value::Static;
 
-use self::structure::Structure;
 pub(crate) use self::value::{any_value_message, kind_of, static_of, status_of};
+use crate::structure::{Link, Structure, parents};
 
 /// A parsed trace. Evaluating a filter on damaged bytes sees absent values; ask
 /// [`TraceView::check`] afterwards.
@@ -66,8 +65,13 @@ impl<'a> TraceView<'a> {
         self.summary.get_or_init(|| self.trace.summary())
     }
 
-    fn structure(&self) -> &Structure {
-        self.structure.get_or_init(|| Structure::of(&self.spans))
+    /// Who is whose child.
+    pub(crate) fn structure(&self) -> &Structure {
+        self.structure.get_or_init(|| {
+            let links: Vec<Link> = self.spans.iter().map(link).collect();
+            let resource = |at: usize| &self.trace.spans[at].resource;
+            Structure::of(&parents(&links, |a, b| resource(a) == resource(b)))
+        })
     }
 
     /// Remembers damage and reads on as if the value were absent.
@@ -90,6 +94,14 @@ impl<'a> TraceView<'a> {
         name: &str,
     ) -> Option<KeyValueView<'b>> {
         attributes.find_map(|pair| self.intact(pair).filter(|pair| pair.key == name))
+    }
+}
+
+fn link(span: &SpanView<'_>) -> Link {
+    Link {
+        id: span.span().map_or([0; 8], |id| id.0),
+        parent: span.parent().map_or([0; 8], |id| id.0),
+        kind: span.kind,
     }
 }
 
@@ -177,6 +189,11 @@ impl<'a> SpanRef<'_, 'a> {
         self.view.intact(static_of(&pair.value)).flatten()
     }
 
+    /// The parent span, if it is in the trace.
+    pub(crate) fn parent(&self) -> Option<SpanRef<'_, 'a>> {
+        span_values(self.view, self.view.structure().parent(self.at)?)
+    }
+
     fn nested(&self, of: impl Fn(&Structure, usize) -> i64) -> Option<Static> {
         Some(Static::Int(of(self.view.structure(), self.at)))
     }
@@ -203,7 +220,7 @@ impl SpanValues for SpanRef<'_, '_> {
             Intrinsic::ChildCount => self.nested(Structure::child_count),
             Intrinsic::NestedSetLeft => self.nested(Structure::left),
             Intrinsic::NestedSetRight => self.nested(Structure::right),
-            Intrinsic::NestedSetParent => self.nested(Structure::parent),
+            Intrinsic::NestedSetParent => self.nested(Structure::parent_left),
             Intrinsic::TraceDuration => {
                 Some(Static::Duration(clamp(self.view.summary().duration_nanos())))
             }
@@ -261,6 +278,10 @@ impl SpanValues for SpanRef<'_, '_> {
             Intrinsic::LinkSpanId => Some(Static::string(&id::to_hex(link.span_id))),
             _ => None,
         }
+    }
+
+    fn parent_attribute(&self, scope: Scope, name: &str) -> Option<Static> {
+        self.parent()?.attribute(scope, name)
     }
 }
 

@@ -25,6 +25,9 @@ use crate::transport::Transport;
 use crate::types::{Command, Raft, RaftEntry, Reply, Types};
 use crate::wire::{Answer, Call, Request, snapshot_answer};
 
+/// A leader that no majority has heard of for so long is reported as none: three elections fit in.
+const UNHEARD_MAX: Duration = Duration::from_secs(3);
+
 /// Who leads a group, by the vote this replica has saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leadership {
@@ -66,6 +69,9 @@ pub struct GroupStatus {
     pub replica: ReplicaId,
     /// Who leads.
     pub leadership: Leadership,
+    /// On the leader: whether a majority has heard of it lately. One that is cut off is not told
+    /// that it leads no more.
+    pub is_heard: bool,
     /// The last entry in this replica's log.
     pub last_index: Option<u64>,
     /// The last entry that is committed and applied here.
@@ -330,6 +336,9 @@ impl Member {
             group: self.group,
             replica: self.replica,
             leadership: *self.leadership.borrow(),
+            is_heard: metrics
+                .millis_since_quorum_ack
+                .is_some_and(|millis| u128::from(millis) <= UNHEARD_MAX.as_millis()),
             last_index: metrics.last_log_index,
             applied_index: *self.applied.borrow(),
             purged: self.log.purged().map(LogId::from),

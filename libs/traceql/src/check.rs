@@ -47,12 +47,14 @@ fn wants(what: &str, wanted: ValueType, expr: &FieldExpr) -> Verdict {
     Err(format!("{what} must be a {}, found {}", wanted.as_str(), found.as_str()))
 }
 
-/// Fields of the parent span cannot be evaluated yet.
+/// The parent span as a whole is no value.
 pub(crate) fn field(field: &FieldRef) -> Verdict {
-    if field.is_parent() {
-        return Err("the parent scope is not yet supported".to_owned());
+    match field {
+        FieldRef::Parent => Err("`parent` alone is not supported; use an attribute of the parent \
+                                 (parent.name), span:parentID, or nestedSetParent < 0 for a root"
+            .to_owned()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// `{ expr }`
@@ -169,15 +171,18 @@ pub(crate) fn aggregate(expr: &FieldExpr) -> Verdict {
 
 /// `count() > 2`
 pub(crate) fn scalar_filter(filter: &ScalarFilter) -> Verdict {
-    match (&filter.left, &filter.right) {
-        (ScalarExpr::Aggregate(_), ScalarExpr::Literal(_))
-        | (ScalarExpr::Literal(_), ScalarExpr::Aggregate(_)) => Ok(()),
-        (ScalarExpr::Literal(_), ScalarExpr::Literal(_)) => {
-            Err("a scalar filter needs an aggregate, such as count()".to_owned())
-        }
-        _ => Err("comparing aggregates with each other, and arithmetic on them, is not yet \
-                  supported"
-            .to_owned()),
+    if uses_spans(&filter.left) || uses_spans(&filter.right) {
+        return Ok(());
+    }
+    Err("a scalar filter needs an aggregate, such as count()".to_owned())
+}
+
+/// Whether the value can differ between spansets.
+fn uses_spans(scalar: &ScalarExpr) -> bool {
+    match scalar {
+        ScalarExpr::Literal(_) => false,
+        ScalarExpr::Aggregate(_) | ScalarExpr::Pipeline(..) => true,
+        ScalarExpr::Arithmetic { left, right, .. } => uses_spans(left) || uses_spans(right),
     }
 }
 

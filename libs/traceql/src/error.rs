@@ -64,6 +64,21 @@ pub enum EvalError {
         /// Links on the span.
         links: usize,
     },
+    /// A structural operator found several spansets on one of its sides.
+    #[error(
+        "`{operator}` needs one spanset on each side, but one side is several spansets of a trace; \
+         merge them with coalesce() first"
+    )]
+    SeveralSpansets {
+        /// The operator as written.
+        operator: &'static str,
+    },
+    /// One trace fell into more spansets than an answer may hold.
+    #[error("more than {limit} groups in one trace; group by something with fewer values")]
+    TooManySpansets {
+        /// The bound.
+        limit: usize,
+    },
 }
 
 impl EvalError {

@@ -48,6 +48,8 @@ pub trait SpanValues {
     fn link_attribute(&self, link: usize, name: &str) -> Option<Static>;
     /// `link:traceID` or `link:spanID` of a link.
     fn link_intrinsic(&self, link: usize, intrinsic: Intrinsic) -> Option<Static>;
+    /// An attribute of the parent span, or of its resource; absent if there is no parent.
+    fn parent_attribute(&self, scope: Scope, name: &str) -> Option<Static>;
 }
 
 /// A compiled filter.
@@ -123,7 +125,9 @@ pub(crate) enum Slot {
     Unscoped(Arc<str>),
     /// In one place.
     At(Field),
-    /// Nowhere: fields of the parent, which cannot be evaluated yet.
+    /// On the parent span: in one scope, or there and then on its resource.
+    OfParent(Option<Scope>, Arc<str>),
+    /// Nowhere: the parent span as a whole, which is no value.
     Nowhere,
 }
 
@@ -195,17 +199,43 @@ impl Filter {
     }
 }
 
-/// The value of an expression on a span, for `by`, `select` and aggregates. Fields of events and
+/// A compiled expression with a value on every span, for `by` and aggregates. Fields of events and
 /// links are those of the first one.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    value: Value,
+    events: bool,
+    links: bool,
+}
+
+impl Expression {
+    /// Compiles the expression.
+    pub fn new(expr: &FieldExpr) -> Expression {
+        let value = compile::value(expr);
+        let (events, links) = (value.needs(Field::is_event), value.needs(Field::is_link));
+        Expression { value, events, links }
+    }
+
+    /// The value on a span; nil if there is none.
+    ///
+    /// # Errors
+    /// Integer division by zero, or arithmetic on an array.
+    pub fn value(&self, span: &dyn SpanValues) -> Result<Static, EvalError> {
+        let cursor = Cursor {
+            event: (self.events && span.event_count() > 0).then_some(0),
+            link: (self.links && span.link_count() > 0).then_some(0),
+        };
+        self.value.get(span, cursor)
+    }
+}
+
+/// `left op right` with numbers, as in a scalar filter; nil if an operand is no number or there is
+/// no result.
 ///
 /// # Errors
 /// Integer division by zero, or arithmetic on an array.
-pub fn evaluate(expr: &FieldExpr, span: &dyn SpanValues) -> Result<Static, EvalError> {
-    let cursor = Cursor {
-        event: (span.event_count() > 0).then_some(0),
-        link: (span.link_count() > 0).then_some(0),
-    };
-    compile::value(expr).get(span, cursor)
+pub fn calculate(op: ArithmeticOp, left: &Static, right: &Static) -> Result<Static, EvalError> {
+    arithmetic::apply(op, left, right)
 }
 
 fn bound_pairs(span: &dyn SpanValues) -> Result<(), EvalError> {
@@ -421,7 +451,10 @@ fn matches_regex(negated: bool, regex: &Regex, value: &Static) -> bool {
 impl Slot {
     pub(crate) fn of(field: &FieldRef) -> Slot {
         match field {
-            FieldRef::Attribute { parent: true, .. } | FieldRef::Parent => Slot::Nowhere,
+            FieldRef::Parent => Slot::Nowhere,
+            FieldRef::Attribute { parent: true, scope, name } => {
+                Slot::OfParent(*scope, Arc::clone(name))
+            }
             FieldRef::Attribute { scope: None, name, .. } => Slot::Unscoped(Arc::clone(name)),
             FieldRef::Attribute { scope: Some(scope), name, .. } => {
                 Slot::At(Field::Attribute(*scope, Arc::clone(name)))
@@ -440,6 +473,10 @@ impl Slot {
             Slot::Unscoped(name) => {
                 span.attribute(Scope::Span, name).or_else(|| span.attribute(Scope::Resource, name))
             }
+            Slot::OfParent(Some(scope), name) => span.parent_attribute(*scope, name),
+            Slot::OfParent(None, name) => span
+                .parent_attribute(Scope::Span, name)
+                .or_else(|| span.parent_attribute(Scope::Resource, name)),
             Slot::At(field) if field.is_event() => match (cursor.event, field) {
                 (None, _) => return Found::NoHost,
                 (Some(event), Field::Attribute(_, name)) => span.event_attribute(event, name),

@@ -99,6 +99,7 @@ struct Span {
     intrinsics: BTreeMap<Intrinsic, Static>,
     events: Vec<(&'static str, Vec<(&'static str, Static)>)>,
     links: Vec<(&'static str, Vec<(&'static str, Static)>)>,
+    parent: BTreeMap<(Scope, &'static str), Static>,
 }
 
 impl SpanValues for Span {
@@ -133,6 +134,11 @@ impl SpanValues for Span {
 
     fn link_intrinsic(&self, link: usize, intrinsic: Intrinsic) -> Option<Static> {
         (intrinsic == Intrinsic::LinkTraceId).then(|| Static::string(self.links[link].0))
+    }
+
+    fn parent_attribute(&self, scope: Scope, name: &str) -> Option<Static> {
+        let mut all = self.parent.iter();
+        all.find(|((at, key), _)| *at == scope && *key == name).map(|(_, value)| value.clone())
     }
 }
 
@@ -173,6 +179,12 @@ fn known_span() -> Span {
         ("exception", vec![("type", text("IO")), ("fatal", Bool(true))]),
         ("retry", vec![("type", text("net")), ("count", Int(3))]),
     ];
+    span.parent = BTreeMap::from([
+        ((Scope::Span, "int"), Int(7)),
+        ((Scope::Span, "both"), text("parent span")),
+        ((Scope::Resource, "both"), text("parent resource")),
+        ((Scope::Resource, "service.name"), text("gateway")),
+    ]);
     span.links = vec![("000000000000000000000000000000cd", vec![("why", text("batch"))])];
     span
 }

@@ -34,6 +34,11 @@ pub(super) fn query(class: &str) -> Option<Goal> {
         "slow database updates, all" => goal(40.0, 10.0),
         "status code >= 500, all" => goal(80.0, 40.0),
         "regex on a route, all" => goal(150.0, 80.0),
+        "error below a service, all" => goal(150.0, 80.0),
+        "more than 5 spans of a service, all" => goal(120.0, 60.0),
+        "error below a service, newest 20" | "more than 5 spans of a service, newest 20" => {
+            goal(15.0, 5.0)
+        }
         "attribute names" => goal(5.0, 1.0),
         "attribute values" => goal(1.0, 0.5),
         _ => None,

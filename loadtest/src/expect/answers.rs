@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use clew_model::TraceId;
 
-use super::classes::{Class, Query};
+use super::classes::Class;
 use super::filter::{Field, Filter, Subject, Test};
+use super::look::Look;
 use crate::workload::{Attribute, DataSet, TraceData, Value, Wave, World};
 
 /// What a search says about a trace.
@@ -147,8 +148,10 @@ struct Collector<'a> {
     /// Look-ups of one value by a tenant, by key and value: going through thousands of them for every span
     /// would take too long.
     lookups: HashMap<&'static str, ByValue<'a>>,
-    /// All other queries.
-    others: Vec<(Place, &'a Query)>,
+    /// All other queries for spans, with who asks.
+    others: Vec<(Place, u64, &'a Filter)>,
+    /// Queries about several spans of a trace.
+    of_traces: Vec<(Place, u64, &'a Look)>,
     names: HashMap<String, Arc<str>>,
     /// How many spans of the current trace match each query.
     matched: BTreeMap<Place, u32>,
@@ -163,18 +166,20 @@ type ByValue<'a> = HashMap<&'a str, Vec<(Place, u64)>>;
 impl<'a> Collector<'a> {
     fn new(world: &'a World, data_set: &DataSet, classes: &'a [Class]) -> Collector<'a> {
         let mut lookups: HashMap<_, ByValue<'a>> = HashMap::new();
-        let mut others = Vec::new();
+        let (mut others, mut of_traces) = (Vec::new(), Vec::new());
         for (class, queries) in classes.iter().enumerate() {
             for (at, query) in queries.queries.iter().enumerate() {
                 let place = (class, at);
-                match &query.filter {
-                    Filter::Test(Field::Span(key) | Field::Any(key), Test::Is(value))
-                        if matches!(*key, "request.id" | "user.id") =>
-                    {
+                match &query.look {
+                    Look::Spans(Filter::Test(
+                        Field::Span(key) | Field::Any(key),
+                        Test::Is(value),
+                    )) if matches!(*key, "request.id" | "user.id") => {
                         let values = lookups.entry(*key).or_default();
                         values.entry(value.as_str()).or_default().push((place, query.tenant));
                     }
-                    _ => others.push((place, query)),
+                    Look::Spans(filter) => others.push((place, query.tenant, filter)),
+                    whole => of_traces.push((place, query.tenant, whole)),
                 }
             }
         }
@@ -182,7 +187,7 @@ impl<'a> Collector<'a> {
         let tags = (0..data_set.tenants).map(|tenant| (tenant, Tags::default())).collect();
         let answers = Answers { hits, tags, ..Answers::default() };
         let (names, matched) = (HashMap::new(), BTreeMap::new());
-        Collector { world, lookups, others, names, matched, answers }
+        Collector { world, lookups, others, of_traces, names, matched, answers }
     }
 
     fn trace(&mut self, trace: &TraceData<'_>, tenant: u64, sure: bool) {
@@ -206,13 +211,19 @@ impl<'a> Collector<'a> {
         for span in &trace.spans {
             let subject = Subject { world: self.world, trace, trace_duration: end - start, span };
             self.lookup(subject, tenant);
-            for (place, query) in &self.others {
-                if query.tenant == tenant && query.filter.matches(subject) {
+            for (place, asked_by, filter) in &self.others {
+                if *asked_by == tenant && filter.matches(subject) {
                     *self.matched.entry(*place).or_default() += 1;
                 }
             }
             if sure {
                 self.tags(subject, tenant);
+            }
+        }
+        for (place, _, look) in self.of_traces.iter().filter(|(_, by, _)| *by == tenant) {
+            let matched = look.matched(self.world, trace, end - start);
+            if matched > 0 {
+                self.matched.insert(*place, matched);
             }
         }
         for (&(class, query), &matched) in &self.matched {

@@ -1,6 +1,7 @@
 //! The fixed classes of queries, each with one or more concrete queries for a data set.
 
 use super::filter::{Field, Filter, Pattern, Test, link_to};
+use super::look::Look;
 use crate::workload::{DataSet, Wave, World, user_name};
 
 /// The largest `limit` that is asked for: what Tempo allows by default.
@@ -30,7 +31,7 @@ pub struct Query {
     /// Which tenant.
     pub tenant: u64,
     /// What is looked for.
-    pub filter: Filter,
+    pub look: Look,
     /// How many traces are asked for.
     pub limit: usize,
 }
@@ -39,9 +40,9 @@ pub struct Query {
 pub fn classes(world: &World, data_set: &DataSet) -> Vec<Class> {
     let tenants = data_set.tenants.min(TENANTS_ASKED).min(data_set.waves());
     let mut classes = lookups(world, data_set, tenants);
-    for (name, timed, limit, filter) in fixed(world) {
+    for (name, timed, limit, look) in fixed(world) {
         let queries =
-            (0..tenants).map(|tenant| Query { tenant, filter: filter.clone(), limit }).collect();
+            (0..tenants).map(|tenant| Query { tenant, look: look.clone(), limit }).collect();
         classes.push(Class { name, timed, queries });
     }
     classes
@@ -56,7 +57,7 @@ fn lookups(world: &World, data_set: &DataSet, tenants: u64) -> Vec<Class> {
             let number = tenant + waves * at / LOOKUPS * data_set.tenants;
             let wave = Wave::new(world, data_set, number);
             let trace = &wave.traces[usize::try_from(at).unwrap_or(0) % wave.traces.len()];
-            let query = |filter| Query { tenant, filter, limit: NEWEST };
+            let query = |filter| Query { tenant, look: Look::Spans(filter), limit: NEWEST };
             let spans = trace.spans.iter().rev();
             let text = |key| {
                 spans.clone().find_map(|span| match span.attribute(key) {
@@ -88,7 +89,7 @@ fn lookups(world: &World, data_set: &DataSet, tenants: u64) -> Vec<Class> {
 }
 
 /// Queries that are the same for every data set of a world.
-fn fixed(world: &World) -> Vec<(&'static str, bool, usize, Filter)> {
+fn fixed(world: &World) -> Vec<(&'static str, bool, usize, Look)> {
     let is = |field, text: &str| Filter::on(field, Test::Is(text.to_owned()));
     let word = |field, word| Filter::on(field, Test::IsWord(word));
     let matches = |field, text| Filter::on(field, Test::Matches(Pattern::new(text)));
@@ -103,7 +104,7 @@ fn fixed(world: &World) -> Vec<(&'static str, bool, usize, Filter)> {
     ];
     let failed =
         vec![is(Field::Resource("service.name"), "checkout"), word(Field::Status, "error")];
-    let mut all = vec![
+    let all = vec![
         ("common value, newest 20", true, NEWEST, is(method, "GET")),
         ("service and error, newest 20", true, NEWEST, Filter::All(failed)),
         ("method POST, all", true, LIMIT_MAX, is(method, "POST")),
@@ -118,8 +119,29 @@ fn fixed(world: &World) -> Vec<(&'static str, bool, usize, Filter)> {
         ("everything", false, LIMIT_MAX, Filter::Everything),
         ("nothing", false, NEWEST, is(method, "BREW")),
     ];
-    all.extend(for_correctness(world));
-    all
+    let all = all.into_iter().chain(for_correctness(world));
+    let spans = all.map(|(name, timed, limit, filter)| (name, timed, limit, Look::Spans(filter)));
+    spans.chain(of_traces(world)).collect()
+}
+
+/// Queries about several spans of a trace.
+fn of_traces(world: &World) -> Vec<(&'static str, bool, usize, Look)> {
+    // Calls go from lower positions to higher ones.
+    let service = |at: usize| {
+        let name = &world.services[at.min(world.services.len() - 1)].name;
+        Filter::on(Field::Resource("service.name"), Test::Is(name.clone()))
+    };
+    let failed = Filter::on(Field::Status, Test::IsWord("error"));
+    let below = Look::Below(service(0), failed.clone());
+    let many = Look::MoreThan(service(2), 5);
+    vec![
+        ("error below a service, all", true, LIMIT_MAX, below.clone()),
+        ("error below a service, newest 20", true, NEWEST, below),
+        ("more than 5 spans of a service, all", true, LIMIT_MAX, many.clone()),
+        ("more than 5 spans of a service, newest 20", true, NEWEST, many),
+        ("service below a service", false, LIMIT_MAX, Look::Below(service(0), service(2))),
+        ("many errors", false, LIMIT_MAX, Look::MoreThan(failed, 2)),
+    ]
 }
 
 fn for_correctness(world: &World) -> Vec<(&'static str, bool, usize, Filter)> {

@@ -28,11 +28,16 @@ pub fn to_text(report: &Report) -> String {
             line(&mut out, &format!("{count:>8} x {message}"));
         }
     }
-    if let Some(Crash { at_seconds, away_seconds }) = &report.crash {
+    for Crash { at_seconds, away_seconds, unanswered_seconds } in &report.crashes {
         line(
             &mut out,
-            &format!("killed after {at_seconds:.1} s, ready again {away_seconds:.2} s later"),
+            &format!(
+                "killed after {at_seconds:.1} s, ready again {away_seconds:.2} s later, at most \
+                 {unanswered_seconds:.2} s without an answer"
+            ),
         );
+    }
+    if !report.crashes.is_empty() {
         line(&mut out, "");
     }
     if let Some(overload) = &report.overload {
@@ -131,7 +136,7 @@ fn put_verified(out: &mut String, verified: &Verified) {
     put_findings(out, &verified.findings);
 }
 
-fn put_findings(out: &mut String, findings: &Findings) {
+pub(crate) fn put_findings(out: &mut String, findings: &Findings) {
     if findings.total() == 0 {
         line(out, "every answer was right");
     }

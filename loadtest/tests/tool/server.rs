@@ -14,9 +14,10 @@ use bytes::Bytes;
 use clew_model::otlp::view::resource_attributes;
 use clew_model::otlp::{AnyValueView, KeyValueView, SpanView};
 use clew_model::trace::SpanRecord;
-use clew_model::{SpanId, Trace, TraceId, wire};
+use clew_model::{SpanId, Trace, TraceId, TraceSummary, wire};
 use clew_node::Tasks;
-use clew_traceql::{Filter, parse};
+use clew_traceql::ast::{Body as QueryBody, FieldExpr, Pipeline, ScalarExpr, SpansetExpr, Stage};
+use clew_traceql::{Filter, Static, parse};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -250,24 +251,54 @@ async fn by_id(
     body.into_response()
 }
 
+/// The spans that the forms of queries that the tool asks find.
+fn matching(pipeline: &Pipeline, trace: &Trace, summary: &TraceSummary) -> Vec<SpanId> {
+    let views: Vec<SpanView<'_>> =
+        trace.spans.iter().map(|record| SpanView::parse(&record.bytes).unwrap()).collect();
+    let passing = |filter: &FieldExpr| -> Vec<SpanId> {
+        let filter = Filter::new(filter);
+        let passes = |record: &SpanRecord| filter.matches(&Values::new(record, summary)).unwrap();
+        let both = trace.spans.iter().zip(&views);
+        both.filter(|(record, _)| passes(record)).map(|(_, view)| view.span().unwrap()).collect()
+    };
+    let parent =
+        |id: SpanId| views.iter().find(|view| view.span() == Some(id)).and_then(SpanView::parent);
+    match pipeline.stages.as_slice() {
+        [Stage::Spanset(SpansetExpr::Filter(filter))] => passing(filter),
+        [Stage::Spanset(SpansetExpr::Binary { op, left, right })] => {
+            assert_eq!(op.as_str(), ">>");
+            let (SpansetExpr::Filter(above), SpansetExpr::Filter(below)) = (&**left, &**right)
+            else {
+                panic!("no filters: {left} {right}");
+            };
+            let above = passing(above);
+            let is_below = |id: &SpanId| {
+                std::iter::successors(parent(*id), |id| parent(*id)).any(|id| above.contains(&id))
+            };
+            passing(below).into_iter().filter(is_below).collect()
+        }
+        [Stage::Spanset(SpansetExpr::Filter(filter)), Stage::Scalar(scalar)] => {
+            let ScalarExpr::Literal(Static::Int(bound)) = scalar.right else { panic!("{scalar}") };
+            let found = passing(filter);
+            if i64::try_from(found.len()).unwrap() > bound { found } else { Vec::new() }
+        }
+        _ => panic!("an unknown form: {pipeline}"),
+    }
+}
+
 async fn search(
     State(store): State<Arc<Store>>,
     Query(parameters): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
 ) -> String {
     let query = parse(&parameters["q"]).unwrap();
-    let filter = Filter::new(query.as_filter().unwrap());
+    let QueryBody::Search(pipeline) = &query.body else { panic!("no search: {query}") };
     let number = |name: &str| parameters[name].parse::<usize>().unwrap();
     assert!(number("start") < number("end"));
     let mut found = Vec::new();
     for trace in store.traces(&tenant(&headers)) {
         let summary = trace.summary();
-        let matched: Vec<SpanId> = trace
-            .spans
-            .iter()
-            .filter(|record| filter.matches(&Values::new(record, &summary)).unwrap())
-            .map(|record| SpanView::parse(&record.bytes).unwrap().span().unwrap())
-            .collect();
+        let matched = matching(pipeline, &trace, &summary);
         if !matched.is_empty() {
             found.push((std::cmp::Reverse(summary.start), trace.id, matched, summary));
         }

@@ -123,4 +123,8 @@ impl SpanValues for Values<'_> {
         assert_eq!(intrinsic, Intrinsic::LinkTraceId);
         Some(text_of(&id::to_hex(self.links[link].trace_id)))
     }
+
+    fn parent_attribute(&self, _: Scope, name: &str) -> Option<Static> {
+        panic!("no query asks for parent.{name}")
+    }
 }

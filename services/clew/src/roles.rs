@@ -139,15 +139,21 @@ pub(crate) async fn build(
         routes.add_service(ingester.server());
     }
     inside.put(routes.clone().routes());
-    ground.pool.set_here(config.advertised(), Channel::local(routes.routes()));
+    ground.pool.set_here(config.advertised(), Channel::local(routes.clone().routes()));
     let router = Arc::new(ClusterRouter::new(
         topology.clone(),
         ground.pool.clone(),
+        config.advertised(),
+        ingester.as_ref().map(Ingester::service),
         config.ingester.trace_horizon.0,
     ));
     let distributor = build_distributor(config, deps, router.clone())?;
     let bucket = ground.bucket.clone();
     let querier = build_querier(config, deps, metastore_channel.clone(), router.clone(), bucket)?;
+    if let Some(querier) = &querier {
+        routes.add_service(querier.server());
+        inside.put(routes.routes());
+    }
     let compactor = build_compactor(config, deps, ground, metastore_channel.clone())?;
     Ok(Built {
         metastore,

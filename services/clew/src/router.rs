@@ -1,13 +1,16 @@
 //! Where shards are led, for the distributor and the querier: worked out once for each topology.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clew_catalog::SharedTopology;
 use clew_model::UnixNanos;
 use clew_node::rpc::{Channel, Pool};
+use clew_proto::shard::v1::shard_service_server::ShardService;
+use clew_querier::Leader;
 use clew_ring::{ShardId, ShardMap};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -18,6 +21,10 @@ const SWITCH_MAX: Duration = Duration::from_secs(600);
 pub(crate) struct ClusterRouter {
     topology: watch::Receiver<SharedTopology>,
     pool: Pool,
+    /// Where others reach this node.
+    addr: String,
+    /// The shards on this node.
+    here: Option<Arc<dyn ShardService>>,
     /// How far apart pieces of a trace may arrive.
     horizon: Duration,
     routes: Mutex<Option<(u64, Arc<Routes>)>>,
@@ -26,6 +33,7 @@ pub(crate) struct ClusterRouter {
 struct Routes {
     map: Arc<ShardMap>,
     leaders: BTreeMap<ShardId, Channel>,
+    led_here: BTreeSet<ShardId>,
     /// The nodes that lead a shard, each once.
     nodes: Vec<Channel>,
 }
@@ -34,9 +42,12 @@ impl ClusterRouter {
     pub(crate) fn new(
         topology: watch::Receiver<SharedTopology>,
         pool: Pool,
+        addr: &str,
+        here: Option<Arc<dyn ShardService>>,
         horizon: Duration,
     ) -> ClusterRouter {
-        ClusterRouter { topology, pool, horizon, routes: Mutex::default() }
+        let addr = addr.to_owned();
+        ClusterRouter { topology, pool, addr, here, horizon, routes: Mutex::default() }
     }
 
     /// The nodes that lead a shard.
@@ -52,7 +63,7 @@ impl ClusterRouter {
         {
             return known.clone();
         }
-        let mut leaders = BTreeMap::new();
+        let (mut leaders, mut led_here) = (BTreeMap::new(), BTreeSet::new());
         let mut nodes = BTreeMap::new();
         for (shard, place) in &topology.shards {
             let leader = place.lead.as_ref().and_then(|lead| topology.node_of(lead.leader));
@@ -60,6 +71,9 @@ impl ClusterRouter {
             if let Ok(channel) = self.pool.get(&leader.addr) {
                 nodes.insert(leader.node.clone(), channel.clone());
                 leaders.insert(*shard, channel);
+                if leader.addr == self.addr {
+                    led_here.insert(*shard);
+                }
             }
         }
         let writable = topology.writable().map(|generation| generation.map.generation());
@@ -68,7 +82,7 @@ impl ClusterRouter {
         // A part of an ascending list ascends, so that it is a map, too.
         let map = Arc::new(ShardMap::new(used.collect()).unwrap_or_default());
         let nodes = nodes.into_values().collect();
-        let now = Arc::new(Routes { map, leaders, nodes });
+        let now = Arc::new(Routes { map, leaders, led_here, nodes });
         *routes = Some((topology.revision, now.clone()));
         now
     }
@@ -92,7 +106,27 @@ impl clew_distributor::Router for ClusterRouter {
 }
 
 impl clew_querier::Router for ClusterRouter {
-    fn channel(&self, shard: ShardId) -> Option<Channel> {
-        self.routes().leaders.get(&shard).cloned()
+    fn leader(&self, shard: ShardId) -> Option<Leader> {
+        let routes = self.routes();
+        match &self.here {
+            Some(here) if routes.led_here.contains(&shard) => Some(Leader::Here(here.clone())),
+            _ => routes.leaders.get(&shard).cloned().map(Leader::There),
+        }
+    }
+
+    fn moved(&self, shard: ShardId) -> BoxFuture<'static, ()> {
+        let mut topology = self.topology.clone();
+        let leader = move |topology: &SharedTopology| {
+            let lead = topology.shards.get(&shard)?.lead.as_ref()?;
+            Some((lead.term, lead.leader))
+        };
+        let before = leader(&topology.borrow_and_update());
+        Box::pin(async move {
+            let other = |now: &SharedTopology| leader(now).is_some_and(|now| Some(now) != before);
+            if topology.wait_for(other).await.is_err() {
+                // The process ends.
+                std::future::pending().await
+            }
+        })
     }
 }

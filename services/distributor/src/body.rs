@@ -151,13 +151,11 @@ mod tests {
     use hyper::body::Frame;
 
     use super::*;
-    use crate::admission::Admission;
 
     const LIMITS: BodyLimits = BodyLimits { bytes_max: 10, timeout: Duration::from_secs(5) };
 
     fn hold() -> Hold {
-        let gauge = prometheus::IntGauge::new("bytes", "bytes").unwrap();
-        Admission::new(1, 1 << 20, Duration::from_secs(1), gauge).enter().unwrap()
+        crate::admission::alone(1 << 20).enter().unwrap()
     }
 
     fn pieces(pieces: impl IntoIterator<Item = &'static [u8], IntoIter: Send + 'static>) -> Body {

@@ -121,16 +121,13 @@ fn damaged(coding: &'static str, error: &std::io::Error) -> Refusal {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::admission::Admission;
 
     fn hold(bytes_max: u64) -> Hold {
-        let gauge = prometheus::IntGauge::new("bytes", "bytes").unwrap();
-        Admission::new(1, bytes_max, Duration::from_secs(1), gauge).enter().unwrap()
+        crate::admission::alone(bytes_max).enter().unwrap()
     }
 
     fn gzip(plain: &[u8]) -> Bytes {

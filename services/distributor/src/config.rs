@@ -31,6 +31,9 @@ pub struct Config {
     pub requests_in_flight_max: usize,
     /// Bytes of memory held by requests being worked on at the same time.
     pub bytes_in_flight_max: Bytes,
+    /// How long requests should at most wait for those that came before them. While more bytes are
+    /// in flight than were finished in so much time lately, further requests are refused.
+    pub queue_wait_max: Span,
     /// Decompressed OTLP bytes per second that one tenant may send to this process; 0 is no limit.
     pub tenant_rate_bytes: Bytes,
     /// Decompressed OTLP bytes that one tenant may send at once after a pause.
@@ -61,6 +64,7 @@ impl Default for Config {
             value_depth_max: 32,
             requests_in_flight_max: 2_000,
             bytes_in_flight_max: Bytes::mebi(384),
+            queue_wait_max: Span::seconds(2),
             tenant_rate_bytes: Bytes(0),
             tenant_burst_bytes: Bytes::mebi(64),
             batch_bytes_max: Bytes::mebi(4),
@@ -129,6 +133,7 @@ impl Config {
         for (key, span) in [
             ("body_timeout", self.body_timeout),
             ("append_timeout", self.append_timeout),
+            ("queue_wait_max", self.queue_wait_max),
             ("retry_after", self.retry_after),
         ] {
             check(!span.0.is_zero(), key, &"must be longer than 0s", &span)?;

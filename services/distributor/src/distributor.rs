@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clew_model::TenantId;
 use clew_node::{Deps, Problem};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Bounds};
 use crate::coding::Coding;
 use crate::config::{BuildError, Config};
 use crate::metrics::IngestMetrics;
@@ -48,12 +48,13 @@ impl Config {
     pub fn build(self, deps: Deps, parts: Parts) -> Result<Distributor, BuildError> {
         self.validate()?;
         let metrics = IngestMetrics::new(&deps.metrics);
-        let admission = Admission::new(
-            self.requests_in_flight_max,
-            self.bytes_in_flight_max.0,
-            self.retry_after.0,
-            metrics.inflight_bytes.clone(),
-        );
+        let bounds = Bounds {
+            requests_max: self.requests_in_flight_max,
+            bytes_max: self.bytes_in_flight_max.0,
+            wait_max: self.queue_wait_max.0,
+            retry_after: self.retry_after.0,
+        };
+        let admission = Admission::new(bounds, deps.clock.clone(), metrics.inflight_bytes.clone());
         let rate = self.tenant_rate_bytes.0;
         let rate_limit = (rate > 0).then(|| RateLimit::new(rate, self.tenant_burst_bytes.0));
         let ingest = Ingest {

@@ -8,7 +8,7 @@ use clew_model::id::{from_hex, to_hex};
 use clew_node::rpc::Channel;
 use clew_node::{Deps, Stop};
 use clew_proto::metastore::v1::ReplicaReport;
-use clew_proto::shard::v1::shard_service_server::ShardServiceServer;
+use clew_proto::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
 use clew_query::{Engine, QueryLimits};
 use clew_raft::Host;
 use clew_ring::NodeId;
@@ -102,6 +102,11 @@ impl Ingester {
     /// The gRPC service, for a listener or an in-process channel.
     pub fn server(&self) -> ShardServiceServer<ShardServer> {
         self.server.server()
+    }
+
+    /// The same service for callers in this process.
+    pub fn service(&self) -> Arc<dyn ShardService> {
+        Arc::new(self.server.clone())
     }
 
     /// What the rest of the process needs while it runs.

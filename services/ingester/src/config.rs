@@ -58,7 +58,7 @@ impl Default for FlushConfig {
     fn default() -> Self {
         FlushConfig {
             spans_max: 250_000,
-            bytes_max: Bytes::mebi(96),
+            bytes_max: Bytes::mebi(80),
             age_max: Span::seconds(90),
             zstd_level: 3,
         }

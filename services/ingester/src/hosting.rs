@@ -48,7 +48,7 @@ impl Hosted {
                 shard: id.0,
                 incarnation: shard.incarnation.0,
                 replica: status.replica.0,
-                leads: status.leadership.is_leader,
+                leads: status.leadership.is_leader && status.is_heard,
                 term: status.leadership.term,
                 last_index: status.last_index.unwrap_or(0),
                 applied_index: status.applied_index,

@@ -23,7 +23,10 @@ use axum::routing::any;
 use clew_node::Deps;
 use tower_http::compression::CompressionLayer;
 
-pub(crate) use self::gate::Gate;
+pub(crate) use self::fault::Fault;
+pub(crate) use self::gate::{Gate, admitted};
+pub(crate) use self::params::{from_search, from_tag_names, from_tag_values};
+pub(crate) use self::tenant::tenants_of;
 use crate::Config;
 use crate::metrics::QuerierMetrics;
 use crate::querier::VersionInfo;

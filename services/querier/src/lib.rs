@@ -11,6 +11,7 @@
 //! Without `start` and `end` a search covers everything there is, newest first; Tempo would look at
 //! the last minutes only. Nothing is cut off before now either.
 
+mod answers;
 mod ask;
 mod config;
 mod http;
@@ -18,7 +19,9 @@ mod metrics;
 mod querier;
 mod root;
 mod shape;
+mod stream;
 
 pub use config::{BuildError, Config, QueryConfig};
 pub use querier::{Parts, Querier, VersionInfo};
-pub use root::Router;
+pub use root::{Leader, Router};
+pub use stream::Streaming;

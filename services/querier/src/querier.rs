@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use clew_node::rpc::Channel;
 use clew_node::{Deps, Stop};
+use clew_proto::tempopb::streaming_querier_server::{
+    SERVICE_NAME as STREAMING, StreamingQuerierServer,
+};
 use clew_storage::Bucket;
 use parking_lot::Mutex;
 
@@ -12,6 +15,7 @@ use crate::config::{BuildError, Config};
 use crate::http::{self, Api};
 use crate::metrics::QuerierMetrics;
 use crate::root::{Reporter, Root, Router};
+use crate::stream::Streaming;
 
 /// What this process is, for `/api/status/buildinfo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,8 +66,15 @@ impl Config {
 
 impl Querier {
     /// The Tempo-compatible API, below the configured prefix.
+    /// Beside it, at its own path, the same as a stream over HTTP/2.
     pub fn router(&self) -> axum::Router {
-        http::router(Arc::clone(&self.api))
+        let path = format!("/{STREAMING}/{{*method}}");
+        http::router(Arc::clone(&self.api)).route_service(&path, self.server())
+    }
+
+    /// The streaming form of the API, for a gRPC port.
+    pub fn server(&self) -> StreamingQuerierServer<Streaming> {
+        Streaming::new(Arc::clone(&self.api)).server()
     }
 
     /// Does the background work until `stop`: tells the metastore about damaged blocks. Only the

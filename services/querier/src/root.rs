@@ -12,6 +12,7 @@ mod filters;
 mod gather;
 mod heads;
 mod missing;
+mod progress;
 mod quarantine;
 mod run;
 mod search;
@@ -20,6 +21,7 @@ mod snapshot;
 mod tags;
 mod trace;
 mod view;
+mod whole;
 
 use std::sync::Arc;
 
@@ -29,10 +31,11 @@ use clew_storage::Bucket;
 
 use self::blocks::Blocks;
 pub(crate) use self::missing::Missing;
+pub(crate) use self::progress::Progress;
 pub(crate) use self::quarantine::Reporter;
 use self::quarantine::Reports;
-pub use self::shards::Router;
 use self::shards::Shards;
+pub use self::shards::{Leader, Router};
 pub(crate) use self::tags::{TagNames, TagValues};
 pub(crate) use self::trace::FoundTrace;
 use self::view::Views;

@@ -133,6 +133,7 @@ impl SpanTable {
             end: row.end,
             span_id: row.span_id,
             is_root: row.parent_id == [0; 8],
+            parent_id: row.parent_id,
             kind: row.kind,
             status: row.status,
             resource: row.resource,
@@ -182,6 +183,8 @@ pub struct RowFacts {
     pub span_id: [u8; 8],
     /// Whether the span has no parent.
     pub is_root: bool,
+    /// The parent's id; all zero for a root.
+    pub parent_id: [u8; 8],
     /// The kind as it was sent.
     pub kind: i32,
     /// The status code as it was sent.

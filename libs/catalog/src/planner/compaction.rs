@@ -295,7 +295,7 @@ fn plan_merge(
 ) -> Option<PlannedJob> {
     let window = nanos(options.window.max(Duration::from_secs(1)));
     let levels = options.levels.clamp(1, LEVEL_MAX);
-    groups.iter().find_map(|(group, objects)| {
+    let plans = groups.iter().filter_map(|(group, objects)| {
         if group.level >= levels {
             return None;
         }
@@ -312,8 +312,11 @@ fn plan_merge(
         let bytes: u64 = small.iter().map(|object| object.size).sum();
         let is_full = inputs.len() >= 2 && bytes > options.input_bytes_max;
         let level = group.level + 1;
-        (is_enough || is_full).then_some(PlannedJob { inputs, level })
-    })
+        let oldest = small.first().map_or(now, |object| object.data_at);
+        (is_enough || is_full).then_some((oldest, PlannedJob { inputs, level }))
+    });
+    // The oldest first, so that a busy shard does not keep the others waiting.
+    plans.min_by_key(|(oldest, _)| *oldest).map(|(_, plan)| plan)
 }
 
 /// The first objects that one job can take, ascending.

@@ -12,6 +12,7 @@ use clew_traceql::value::Static;
 use super::{BlockSource, QueryError};
 use crate::select::RowIndex;
 use crate::source::{Candidate, Selection};
+use crate::structure::Parent;
 
 /// So many pages are looked at for one selection; values that lie on more are judged trace by
 /// trace.
@@ -40,7 +41,10 @@ impl BlockSource {
     ) -> Result<VerifiedIndex, QueryError> {
         let index = self.index().await?;
         let mut wanted: Vec<(Verified, Vec<usize>)> = Vec::new();
-        for condition in selection.conditions.iter().chain([&selection.fragment]) {
+        let filters = selection.pipeline.iter().flat_map(|pipeline| pipeline.filters());
+        let of_filters = filters.map(|leaf| &leaf.prefilter);
+        for condition in selection.conditions.iter().chain([&selection.fragment]).chain(of_filters)
+        {
             visit(condition, &mut |condition| {
                 let Some((name, text)) = text_of(condition) else { return };
                 let pages = index.pages_to_verify(condition);
@@ -136,5 +140,17 @@ impl RowIndex for VerifiedIndex {
     fn find(&self, id: &TraceId) -> Option<u32> {
         let is_deleted = self.deleted.binary_search(id).is_ok();
         if is_deleted { None } else { RowIndex::find(self.index.as_ref(), id) }
+    }
+
+    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>> {
+        RowIndex::rows_in_order(self.index.as_ref(), ordinal)
+    }
+
+    fn parents(&self, rows: &[u32]) -> Vec<Parent> {
+        RowIndex::parents(self.index.as_ref(), rows)
+    }
+
+    fn duration(&self, row: u32) -> Option<u64> {
+        RowIndex::duration(self.index.as_ref(), row)
     }
 }

@@ -46,7 +46,11 @@ impl NameSet {
             let tags = names.into_members().map(|name| name.to_string()).collect();
             Some(ScopeMessage { name: scope.as_str().to_owned(), tags })
         });
-        TagNamesResponse { scopes: scopes.collect(), inspected: Some(inspected) }
+        TagNamesResponse {
+            scopes: scopes.collect(),
+            inspected: Some(inspected),
+            ..TagNamesResponse::default()
+        }
     }
 }
 

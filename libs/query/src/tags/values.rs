@@ -137,6 +137,7 @@ impl ValueSet {
         TagValuesResponse {
             values: self.values.into_members().map(TagValue::into_message).collect(),
             inspected: Some(inspected),
+            ..TagValuesResponse::default()
         }
     }
 }

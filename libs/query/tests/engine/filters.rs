@@ -108,12 +108,23 @@ fn value_of(field: &str, trace: &TraceModel, span: &SpanModel) -> Option<Val> {
         ".b" => span.b.clone(),
         "resource.service.name" => span.resource.service.clone().map(Val::Text),
         "name" => Some(Val::Text(span.name.clone())),
+        "parent.a" => parent_of(trace, span)
+            .and_then(|parent| parent.a.clone().or_else(|| parent.resource.a.clone())),
+        "parent.span.b" => parent_of(trace, span).and_then(|parent| parent.b.clone()),
+        "parent.resource.service.name" => {
+            parent_of(trace, span)?.resource.service.clone().map(Val::Text)
+        }
         "rootName" => trace.root().map(|root| Val::Text(root.name.clone())),
         "rootServiceName" => {
             trace.root().map(|root| Val::Text(root.resource.service.clone().unwrap_or_default()))
         }
         other => unreachable!("{other}"),
     }
+}
+
+pub fn parent_of<'a>(trace: &'a TraceModel, span: &SpanModel) -> Option<&'a SpanModel> {
+    let parent = trace.spans.iter().find(|other| other.id == span.parent);
+    parent.filter(|parent| parent.id != span.id)
 }
 
 fn passes(op: &str, value: &Val, wanted: &Val) -> bool {
@@ -138,12 +149,23 @@ fn passes(op: &str, value: &Val, wanted: &Val) -> bool {
 
 fn leaf() -> impl Strategy<Value = Expr> {
     let word = || prop::sample::select(vec!["x", "y", "xy", ""]).prop_map(str::to_owned);
-    let attribute = || prop::sample::select(vec!["span.a", "span.b", "resource.a", ".a", ".b"]);
+    let attribute = || {
+        prop::sample::select(vec![
+            "span.a",
+            "span.b",
+            "resource.a",
+            ".a",
+            ".b",
+            "parent.a",
+            "parent.span.b",
+        ])
+    };
     let text_field = prop::sample::select(vec![
         "resource.service.name",
         "name",
         "rootName",
         "rootServiceName",
+        "parent.resource.service.name",
         "span.a",
         ".a",
         "resource.a",

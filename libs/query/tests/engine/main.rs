@@ -5,6 +5,7 @@
 
 mod failures;
 mod filters;
+mod pipelines;
 mod search;
 mod shapes;
 mod spans;

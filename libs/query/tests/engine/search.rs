@@ -11,7 +11,7 @@ use super::world::{Layout, World, layouts};
 
 /// What of a found trace the tests compare.
 #[derive(Debug, Clone, PartialEq)]
-struct Entry {
+pub struct Entry {
     id: u8,
     start: u64,
     duration_ms: u32,
@@ -23,7 +23,7 @@ struct Entry {
 }
 
 /// Bounds so small that every search takes many steps.
-fn tight() -> QueryLimits {
+pub fn tight() -> QueryLimits {
     QueryLimits {
         sources_at_once: 1,
         batch_traces_max: 2,
@@ -112,7 +112,7 @@ fn answer(layout: &Layout, request: &SearchRequest, limits: QueryLimits) -> Vec<
 }
 
 prop_compose! {
-    fn requests()(
+    pub fn requests()(
         limit in 1u32..8,
         spans_per_spanset in 0u32..4,
         range in prop::option::of((0u64..110, 0u64..60)),

@@ -156,10 +156,6 @@ fn requests_that_cannot_be_run_say_why() {
     };
     let parse = refused(request("{ .a = }"));
     assert!(parse.starts_with("invalid TraceQL query: parse error at line 1, col 8"), "{parse}");
-    for query in ["{} | count() > 1", "{} >> {}", "{} && {}", "{} | select(.a)", "{} | by(.a)"] {
-        let text = refused(request(query));
-        assert!(text.starts_with("not supported yet: pipelines"), "{text}");
-    }
     assert_eq!(refused(request("{} | rate()")), "not supported yet: TraceQL metrics");
     assert_eq!(
         refused(SearchRequest { limit: 0, ..request("{}") }),
@@ -231,5 +227,91 @@ fn what_is_no_field_has_no_values() {
     for tag in ["duration", "span:id", "trace:duration", "nestedSetLeft", "link:spanID"] {
         let traces = [TraceModel { id: 9, spans: vec![span(2)] }];
         assert_eq!(values(tag, 0, &traces).unwrap(), [""; 0], "{tag}");
+    }
+}
+
+fn tree() -> TraceModel {
+    let node = |id: u8, parent: u8, service: Option<&str>| SpanModel {
+        parent,
+        resource: Resource { service: service.map(str::to_owned), a: None },
+        events: Vec::new(),
+        ..span(id)
+    };
+    let spans =
+        vec![node(1, 0, Some("web")), node(2, 1, Some("shop")), node(3, 1, None), node(4, 2, None)];
+    TraceModel { id: 9, spans }
+}
+
+#[test]
+fn groups_and_aggregates_are_said_of_each_spanset() {
+    let query =
+        "{} | by(resource.service.name) | count() >= 1 | avg(duration) > 1ms | max(span.a) > 0";
+    let found = search(query, &[tree()]).unwrap();
+    let sets = &found[0].span_sets;
+    let said = |at: usize| -> Vec<(&str, Value)> {
+        let value =
+            |pair: &clew_proto::common::v1::KeyValue| pair.value.clone().unwrap().value.unwrap();
+        sets[at].attributes.iter().map(|pair| (pair.key.as_str(), value(pair))).collect()
+    };
+    assert_eq!(sets.iter().map(|set| set.matched).collect::<Vec<_>>(), [1, 1, 2]);
+    assert_eq!(
+        said(2),
+        [
+            ("by(resource.service.name)", text("nil")),
+            ("count()", Value::IntValue(2)),
+            ("avg(duration)", text("7ms")),
+            ("max(span.a)", Value::IntValue(4)),
+        ]
+    );
+    assert_eq!(said(0)[0], ("by(resource.service.name)", text("web")));
+}
+
+#[test]
+fn structure_and_the_parent_are_shown_when_mentioned() {
+    let query = "{ parent.a = 2 } | select(nestedSetLeft, nestedSetParent, span:childCount, \
+                 parent.resource.service.name)";
+    let found = search(query, &[tree()]).unwrap();
+    let span = &found[0].span_sets[0].spans[0];
+    assert_eq!(
+        attributes(span),
+        [
+            ("parent.a", Value::IntValue(2)),
+            ("nestedSetLeft", Value::IntValue(3)),
+            ("nestedSetParent", Value::IntValue(2)),
+            ("span:childCount", Value::IntValue(0)),
+            ("parent.service.name", text("shop")),
+        ]
+    );
+}
+
+#[test]
+fn several_spansets_on_a_side_of_a_structural_operator_are_an_error() {
+    let error = search("({} | by(name)) >> {}", &[tree()]).unwrap_err();
+    assert!(error.to_string().contains("coalesce()"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(
+        search("({} | by(name) | coalesce()) > { name = `op4` }", &[tree()]).unwrap().len(),
+        1
+    );
+    // Each group by itself is one spanset.
+    assert!(search("{} | by(name) | { name = `op1` } > {}", &[tree()]).unwrap().is_empty());
+}
+
+#[test]
+fn division_by_zero_in_a_scalar_fails_and_nil_compares_with_nothing() {
+    let error = search("{} | count() / 0 > 1", &[tree()]).unwrap_err();
+    assert!(error.to_string().contains("division by zero"), "{error}");
+    assert!(search("{} | avg(span.nothing) != 1", &[tree()]).unwrap().is_empty());
+}
+
+#[test]
+fn what_can_never_hold_reads_nothing() {
+    for query in
+        ["{ false } >> {}", "{} && { false }", "{} | { 1 = 2 }", "({ false } | count()) >= 0"]
+    {
+        assert!(SearchPlan::from_request(&request(query)).unwrap().is_empty(), "{query}");
+    }
+    for query in ["{ false } !>> {}", "{} || { false }", "{} | by(name)", "count() > 1"] {
+        assert!(!SearchPlan::from_request(&request(query)).unwrap().is_empty(), "{query}");
     }
 }

@@ -112,7 +112,7 @@ fn span(id: u8) -> impl Strategy<Value = SpanModel> {
 }
 
 pub fn traces() -> impl Strategy<Value = Vec<TraceModel>> {
-    let spans = (1u8..5).prop_flat_map(|count| (1..=count).map(span).collect::<Vec<_>>());
+    let spans = (1u8..7).prop_flat_map(|count| (1..=count).map(span).collect::<Vec<_>>());
     prop::collection::vec(spans, 0..7).prop_map(|traces| {
         (1u8..)
             .zip(traces)

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use clew_proto::query::v1::{TagNamesRequest, TagValuesRequest};
-use clew_query::{QueryLimits, merge_tag_names, merge_tag_values};
+use clew_query::{
+    QueryLimits, encode_ids, merge_tag_names, merge_tag_values, tag_query_needs_traces,
+};
 use proptest::prelude::*;
 
 use super::filters::{Expr, filters};
@@ -72,6 +74,14 @@ fn counted<'a>(
     // A filter that is always true is none, so that the time range selects places alone.
     let filter = filter.filter(|filter| clew_traceql::tag_filter(&query(filter)).is_some());
     let mut counted = Vec::new();
+    if let Some(filter) = filter.filter(|filter| tag_query_needs_traces(&query(filter))) {
+        // What depends on other spans of a trace is judged on the whole trace.
+        for trace in layout.traces.iter().filter(|trace| inside(trace.start(), trace.end())) {
+            let spans = trace.spans.iter().filter(|span| filter.matches(trace, span));
+            counted.extend(spans.map(|span| (trace.clone(), span.clone())));
+        }
+        return counted;
+    }
     for place in 0..layout.places.len() {
         let fragments = layout.fragments(place);
         if !layout.bounds(place).is_some_and(|(start, end)| inside(start, end)) {
@@ -128,12 +138,17 @@ proptest! {
         };
         let response = run(async {
             let world = World::build(&layout, QueryLimits::default()).await;
-            let mut answers = Vec::new();
+            let split_ids = encode_ids(&world.split().await).into();
+            let request = TagValuesRequest { split_ids, ..request.clone() };
+            let (mut answers, mut split) = (Vec::new(), Vec::new());
             for sources in &world.leaves {
                 let outcome = world.engine.tag_values(sources, &request).await.unwrap();
                 assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+                split.extend_from_slice(&outcome.response.split_candidates);
                 answers.push(outcome.response);
             }
+            let whole = world.gather(&split).await;
+            answers.push(world.engine.tag_values_of(whole, &request).await.unwrap());
             merge_tag_values(answers, limit, 0)
         });
         let found: Vec<(String, String)> =
@@ -169,12 +184,17 @@ proptest! {
         };
         let response = run(async {
             let world = World::build(&layout, QueryLimits::default()).await;
-            let mut answers = Vec::new();
+            let split_ids = encode_ids(&world.split().await).into();
+            let request = TagNamesRequest { split_ids, ..request.clone() };
+            let (mut answers, mut split) = (Vec::new(), Vec::new());
             for sources in &world.leaves {
                 let outcome = world.engine.tag_names(sources, &request).await.unwrap();
                 assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+                split.extend_from_slice(&outcome.response.split_candidates);
                 answers.push(outcome.response);
             }
+            let whole = world.gather(&split).await;
+            answers.push(world.engine.tag_names_of(whole, &request).await.unwrap());
             merge_tag_names(answers, 0)
         });
         let mut found = BTreeSet::new();

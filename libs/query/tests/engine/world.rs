@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clew_block::{BlockMeta, BlockOptions, Footer, Origin, SpanTable, TableRows, write_block};
-use clew_model::{TenantId, TraceId, UnixNanos};
+use clew_model::{TenantId, Trace, TraceId, UnixNanos};
 use clew_node::Deps;
 use clew_proto::query::v1::{SearchRequest, SearchResponse};
 use clew_query::{
@@ -166,13 +166,26 @@ impl World {
         World { engine: Engine::new(tasks, limits), leaves, all }
     }
 
+    /// The set F.
+    pub async fn split(&self) -> BTreeSet<TraceId> {
+        let mut split = BTreeSet::new();
+        for source in &self.all {
+            split.extend(source.split_ids().await.unwrap());
+        }
+        split
+    }
+
+    /// Whole traces, of ids as they travel.
+    pub async fn gather(&self, ids: &[u8]) -> Vec<Trace> {
+        let ids = decode_ids(ids).unwrap();
+        let gathered = self.engine.fetch_traces(&self.all, &ids).await.unwrap();
+        assert!(gathered.failed.is_empty(), "{:?}", gathered.failed);
+        gathered.response.traces
+    }
+
     /// What the root of a query does.
     pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse, QueryError> {
-        let mut split: BTreeSet<TraceId> = BTreeSet::new();
-        for source in &self.all {
-            split.extend(source.split_ids().await?);
-        }
-        let plan = SearchPlan::from_request(request)?.with_split(split);
+        let plan = SearchPlan::from_request(request)?.with_split(self.split().await);
         let mut answers = Vec::new();
         for sources in &self.leaves {
             let outcome = self.engine.search(sources, &plan).await?;

@@ -57,7 +57,7 @@ fn several(slot: &Slot) -> bool {
     match slot {
         Slot::At(field) => field.is_event() || field.is_link(),
         Slot::Unscoped(_) => false,
-        Slot::Nowhere => true,
+        Slot::OfParent(..) | Slot::Nowhere => true,
     }
 }
 
@@ -80,6 +80,8 @@ fn exists(slot: &Slot) -> Prefilter {
 fn on(slot: &Slot, test: &Test) -> Prefilter {
     match slot {
         Slot::Nowhere => Prefilter::None,
+        // Indexes know the attributes of a span, not those of its parent.
+        Slot::OfParent(..) => Prefilter::All,
         Slot::At(field) => Prefilter::condition(field.clone(), test.clone()),
         Slot::Unscoped(name) => Prefilter::or([Scope::Span, Scope::Resource].map(|scope| {
             Prefilter::condition(Field::Attribute(scope, Arc::clone(name)), test.clone())

@@ -44,7 +44,22 @@ fn parts(all: &[Part]) -> Vec<Option<&Part>> {
 /// `None`: there is no event or link that could have the field.
 fn look_up(field: &FieldRef, view: View<'_>) -> Option<Static> {
     let value = match field {
-        FieldRef::Parent | FieldRef::Attribute { parent: true, .. } => return None,
+        FieldRef::Parent => return None,
+        FieldRef::Attribute { parent: true, scope, name } => {
+            let (span, resource) =
+                view.span.parent.as_ref().map_or((None, None), |(span, resource)| {
+                    (span.get(&**name), resource.get(&**name))
+                });
+            let present = |value: &&Static| match value {
+                Static::Nil => false,
+                _ => true,
+            };
+            match scope {
+                Some(Scope::Span) => span.cloned(),
+                Some(Scope::Resource) => resource.cloned(),
+                _ => span.filter(present).or(resource).cloned(),
+            }
+        }
         FieldRef::Attribute { scope, name, .. } => {
             let name: &str = name;
             match scope {

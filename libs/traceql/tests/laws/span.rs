@@ -23,6 +23,8 @@ pub(crate) struct Span {
     pub(crate) intrinsics: Vec<(Intrinsic, Static)>,
     pub(crate) events: Vec<Part>,
     pub(crate) links: Vec<Part>,
+    /// Attributes of the parent span and of its resource.
+    pub(crate) parent: Option<(Attributes, Attributes)>,
 }
 
 pub(crate) fn find(intrinsics: &[(Intrinsic, Static)], wanted: Intrinsic) -> Option<Static> {
@@ -65,6 +67,15 @@ impl SpanValues for Span {
 
     fn link_intrinsic(&self, link: usize, intrinsic: Intrinsic) -> Option<Static> {
         find(&self.links[link].intrinsics, intrinsic)
+    }
+
+    fn parent_attribute(&self, scope: Scope, name: &str) -> Option<Static> {
+        let (span, resource) = self.parent.as_ref()?;
+        match scope {
+            Scope::Span => span.get(name).cloned(),
+            Scope::Resource => resource.get(name).cloned(),
+            other => panic!("parents have no {other:?} scope"),
+        }
     }
 }
 
@@ -155,13 +166,9 @@ pub(crate) fn any_span() -> impl Strategy<Value = Span> {
         intrinsics(SPAN_INTRINSICS),
         vec(part(EVENT_INTRINSICS), 0..3),
         vec(part(LINK_INTRINSICS), 0..3),
+        proptest::option::weighted(0.7, (attributes(), attributes())),
     )
-        .prop_map(|((span, resource, instrumentation), intrinsics, events, links)| Span {
-            span,
-            resource,
-            instrumentation,
-            intrinsics,
-            events,
-            links,
+        .prop_map(|((span, resource, instrumentation), intrinsics, events, links, parent)| {
+            Span { span, resource, instrumentation, intrinsics, events, links, parent }
         })
 }

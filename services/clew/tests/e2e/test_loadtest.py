@@ -50,7 +50,18 @@ def test_a_crash_in_the_middle_of_a_soak_loses_and_doubles_nothing(tmp_path):
     report = loadtest(tmp_path, "soak", "--duration", "6s", "--rate", "1500", "--reads", "10")
     assert report["data_set"]["tenants"] == 3
     sent, verified = report["sending"]["totals"], report["verified"]
-    assert report["crash"]["at_seconds"] < 6 and report["crash"]["away_seconds"] > 0
+    [crash] = report["crashes"]
+    assert crash["at_seconds"] < 6 and crash["away_seconds"] > 0
+    assert verified["closed"] and verified["spans"] == sent["spans_acked"] > 0
+    assert verified["findings"]["counts"] == {}
+
+
+def test_nodes_of_a_cluster_are_killed_under_load_and_nothing_is_lost(tmp_path):
+    report = loadtest(tmp_path, "soak", "--nodes", "3", "--duration", "12s", "--rate", "1500",
+                      "--reads", "10")
+    sent, verified = report["sending"]["totals"], report["verified"]
+    assert len(report["crashes"]) == 2
+    assert all(crash["unanswered_seconds"] > 0 for crash in report["crashes"])
     assert verified["closed"] and verified["spans"] == sent["spans_acked"] > 0
     assert verified["findings"]["counts"] == {}
 

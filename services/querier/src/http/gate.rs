@@ -109,6 +109,17 @@ pub(crate) async fn guarded<F>(api: &Arc<Api>, route: &'static str, query: F) ->
 where
     F: Future<Output = Result<Response, Fault>>,
 {
+    let answered = admitted(api, route, query, |response| response.status().as_u16()).await;
+    answered.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The same for an answer of any form; `code_of` is how a good one is counted.
+pub(crate) async fn admitted<T>(
+    api: &Arc<Api>,
+    route: &'static str,
+    query: impl Future<Output = Result<T, Fault>>,
+    code_of: fn(&T) -> u16,
+) -> Result<T, Fault> {
     let clock = &api.deps.clock;
     let mut tally = Tally { api, route, began: clock.monotonic(), code: 499 };
     let span =
@@ -116,16 +127,15 @@ where
     let limited = api.gate.enter(&api.metrics, query);
     let deadline = api.config.query_timeout.0;
     let answered = clock.timeout(deadline, limited).instrument(span.clone()).await;
-    let response = match answered {
-        Some(Ok(Ok(response))) => response,
-        Some(Ok(Err(fault)) | Err(fault)) => fault.into_response(),
-        None => Fault::new(
+    let answer = match answered {
+        Some(Ok(answer)) => answer,
+        Some(Err(fault)) => Err(fault),
+        None => Err(Fault::new(
             StatusCode::GATEWAY_TIMEOUT,
             format!("the query took longer than {}", api.config.query_timeout),
-        )
-        .into_response(),
+        )),
     };
-    tally.code = response.status().as_u16();
+    tally.code = answer.as_ref().map_or_else(|fault| fault.status.as_u16(), code_of);
     span.record("code", tally.code);
-    response
+    answer
 }

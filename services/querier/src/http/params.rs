@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use clew_model::{TraceId, UnixNanos};
+use clew_proto::tempopb;
+use clew_query::Prune;
 
 use super::duration::parse_nanos;
 use super::fault::Fault;
@@ -40,6 +42,45 @@ pub(crate) fn trace_range(parameters: &Parameters) -> Result<Option<TimeRange>, 
             end: end_of(end.unwrap_or(u64::from(u32::MAX))),
         }),
     })
+}
+
+/// What of a trace by id is kept; nothing if no filter is given.
+pub(crate) fn prune(parameters: &Parameters, limits: &QueryConfig) -> Result<Option<Prune>, Fault> {
+    let Some(query) = expression(parameters, &["q"], limits)? else { return Ok(None) };
+    if query.trim().is_empty() {
+        return Ok(None);
+    }
+    // What a filter without the hierarchy means for ancestors is not read at all.
+    let up = match truth(parameters, "keep_hierarchy")? {
+        true => depth(parameters, "ancestor_depth", None)?,
+        false => Some(0),
+    };
+    let down = depth(parameters, "match_depth", Some(0))?;
+    Ok(Some(Prune::new(&query, up, down).map_err(|error| Fault::bad(error.to_string()))?))
+}
+
+/// A truth value in the spellings that Go's parser takes.
+fn truth(parameters: &Parameters, name: &str) -> Result<bool, Fault> {
+    match parameters.get(name) {
+        None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some(text) => {
+            let text = text.escape_debug();
+            Err(Fault::bad(format!("invalid {name}: \"{text}\" is neither true nor false")))
+        }
+    }
+}
+
+/// A number of hops; -1 is any number.
+fn depth(parameters: &Parameters, name: &str, default: Option<u32>) -> Result<Option<u32>, Fault> {
+    match integer(parameters, name)? {
+        None => Ok(default),
+        Some(-1) => Ok(None),
+        Some(hops) if hops < -1 => {
+            Err(Fault::bad(format!("invalid {name}: must be at least -1, found {hops}")))
+        }
+        Some(hops) => Ok(Some(u32::try_from(hops).unwrap_or(u32::MAX))),
+    }
 }
 
 /// A search.
@@ -125,6 +166,62 @@ fn search_tags(
         }
     }
     Ok(tags)
+}
+
+/// A search that came as a message.
+pub(crate) fn from_search(
+    request: &tempopb::SearchRequest,
+    limits: &QueryConfig,
+    now: UnixNanos,
+) -> Result<SearchAsk, Fault> {
+    let parameters = Parameters::of([
+        ("q", request.query.clone()),
+        ("limit", unless_zero(request.limit, "")),
+        ("spss", unless_zero(request.spans_per_span_set, "")),
+        ("minDuration", unless_zero(request.min_duration_ms, "ms")),
+        ("maxDuration", unless_zero(request.max_duration_ms, "ms")),
+        ("start", unless_zero(request.start, "")),
+        ("end", unless_zero(request.end, "")),
+    ]);
+    if !request.tags.is_empty() && !request.query.is_empty() {
+        return Err(Fault::bad("invalid request: can't specify tags and q in the same query"));
+    }
+    let ask = search(&parameters, limits, now)?;
+    Ok(SearchAsk { tags: request.tags.clone(), ..ask })
+}
+
+/// A request for names that came as a message.
+pub(crate) fn from_tag_names(
+    request: &tempopb::SearchTagsRequest,
+    limits: &QueryConfig,
+) -> Result<TagNamesAsk, Fault> {
+    let parameters = Parameters::of([
+        ("scope", request.scope.clone()),
+        ("q", request.query.clone()),
+        ("limit", unless_zero(request.max_tags_per_scope, "")),
+        ("start", unless_zero(request.start, "")),
+        ("end", unless_zero(request.end, "")),
+    ]);
+    tag_names(&parameters, limits)
+}
+
+/// A request for values that came as a message.
+pub(crate) fn from_tag_values(
+    request: &tempopb::SearchTagValuesRequest,
+    limits: &QueryConfig,
+) -> Result<TagValuesAsk, Fault> {
+    let parameters = Parameters::of([
+        ("q", request.query.clone()),
+        ("limit", unless_zero(request.max_tag_values, "")),
+        ("start", unless_zero(request.start, "")),
+        ("end", unless_zero(request.end, "")),
+    ]);
+    tag_values(&parameters, request.tag_name.clone(), limits)
+}
+
+/// Zero is what a message says for "not given".
+fn unless_zero(number: u32, unit: &str) -> String {
+    if number == 0 { String::new() } else { format!("{number}{unit}") }
 }
 
 /// The names of a tag names request.
@@ -307,6 +404,31 @@ mod tests {
         }
         let long = format!("q={}", "a".repeat((128 << 10) + 1));
         assert!(ask(&long).unwrap_err().message.contains("too long"));
+    }
+
+    #[test]
+    fn a_filter_on_a_trace_is_read_with_its_hops() {
+        let ask = |query: &str| {
+            prune(&Parameters::parse(query).unwrap(), &QueryConfig::default()).map(|p| p.is_some())
+        };
+        assert_eq!(ask(""), Ok(false));
+        assert_eq!(ask("q=+&keep_hierarchy=perhaps"), Ok(false));
+        assert_eq!(ask("q={.a}&keep_hierarchy=T&ancestor_depth=-1&match_depth=2"), Ok(true));
+        // Only read where the hierarchy is kept.
+        assert_eq!(ask("q={.a}&ancestor_depth=-7"), Ok(true));
+        for (query, part) in [
+            ("q={.a}&keep_hierarchy=perhaps", "invalid keep_hierarchy"),
+            ("q={.a}&keep_hierarchy=true&ancestor_depth=-2", "invalid ancestor_depth"),
+            ("q={.a}&match_depth=-2", "invalid match_depth"),
+            ("q={.a}&match_depth=x", "invalid match_depth"),
+            ("q={.a=}", "parse error at line 1"),
+            ("q={}|count()>1", "invalid q"),
+            ("q={rootName=`a`}", "invalid q"),
+        ] {
+            let fault = ask(query).expect_err(query);
+            assert_eq!(fault.status, 400, "{query}");
+            assert!(fault.message.contains(part), "{query}: {}", fault.message);
+        }
     }
 
     #[test]

@@ -25,6 +25,11 @@ impl Parameters {
         Ok(Parameters(pairs))
     }
 
+    /// Parameters that did not come in a request target.
+    pub(crate) fn of<const N: usize>(pairs: [(&str, String); N]) -> Parameters {
+        Parameters(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
     /// The first value of that name unless it is empty, which counts as not given.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(given, _)| given == name)?;

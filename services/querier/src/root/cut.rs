@@ -50,7 +50,7 @@ impl Shards {
             watermark: view.watermark.index,
         };
         for _ in 0..BEHIND_MAX {
-            let ask = |mut client: super::shards::Client| {
+            let ask = |client: super::shards::Client| {
                 let request = request.clone();
                 async move { client.cut(request).await }
             };

@@ -16,7 +16,7 @@ use clew_proto::shard::v1::FlushRequest;
 use futures::future::join_all;
 
 use super::missing::Missing;
-use super::{Answer, Root};
+use super::{Answer, Progress, Root};
 use crate::ask::{DeletionAsk, SearchAsk};
 
 /// Traces that are looked for and deleted in one step.
@@ -114,7 +114,7 @@ impl Root {
     ) -> Result<Vec<TraceId>, Problem> {
         let limit = u32::try_from(STEP_TRACES).unwrap_or(u32::MAX);
         let ask = SearchAsk { limit, spans_per_spanset: 1, ..search.clone() };
-        let found = self.search(std::slice::from_ref(tenant), &ask).await?;
+        let found = self.search(std::slice::from_ref(tenant), &ask, &Progress::default()).await?;
         let Answer { value, missing } = found;
         complete(&missing)?;
         let ids = value.traces.iter().map(|trace| TraceId::parse_padded(&trace.trace_id));
@@ -129,7 +129,7 @@ impl Root {
         complete(&missing)?;
         let flushes = view.shards.keys().map(|shard| async move {
             let request = FlushRequest { shards: vec![shard.0] };
-            let call = |mut client: super::shards::Client| {
+            let call = |client: super::shards::Client| {
                 let request = request.clone();
                 async move { client.flush(request).await }
             };

@@ -32,7 +32,7 @@ macro_rules! leaf_calls {
             ) -> HeadAnswers<query::$response> {
                 use shard::$module::Answer;
                 join_all(snapshot.cuts.iter().map(|cut| async move {
-                    let call = |mut client: Client| {
+                    let call = |client: Client| {
                         let request = shard::$envelope {
                             cut: Some(cut.clone()),
                             request: Some(request.clone()),

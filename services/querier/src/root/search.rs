@@ -18,7 +18,7 @@ use super::heads::sift;
 use super::missing::Missing;
 use super::run::{Read, Step, bounds};
 use super::snapshot::{BlockRef, Snapshot};
-use super::{Answer, Root};
+use super::{Answer, Progress, Root};
 use crate::ask::{SearchAsk, TimeRange};
 
 /// Split traces that are gathered and judged in one step; fewer where they are large.
@@ -28,6 +28,7 @@ const GATHER_IDS: usize = 256;
 struct Searching<'a> {
     plan: &'a SearchPlan,
     ask: &'a SearchAsk,
+    progress: &'a Progress,
 }
 
 #[async_trait]
@@ -41,7 +42,7 @@ impl Read for Searching<'_> {
         last: bool,
         missing: &mut Missing,
     ) -> Result<Step<Self::Value>, Problem> {
-        let Searching { plan, ask } = self;
+        let Searching { plan, ask, progress } = self;
         let range = ask.range.unwrap_or(TimeRange::ALL);
         snapshot.miss_quarantined(range, missing);
         let split = root.split_set(snapshot, range, missing).await;
@@ -53,6 +54,8 @@ impl Read for Searching<'_> {
             split_ids: encode_ids(split.ids()).into(),
             ..request_of(ask)
         };
+        let leaves = sources.len() + snapshot.cuts.len();
+        progress.expect(leaves);
         let (leaf, heads) = futures::join!(
             root.blocks.engine().search(&sources, &plan),
             root.search_heads(snapshot, &request)
@@ -66,6 +69,8 @@ impl Read for Searching<'_> {
         let candidates = std::mem::take(&mut merged.split_candidates);
         let candidates = decode_ids(&candidates).map_err(problem_of)?;
         let mut chunks: Vec<&[TraceId]> = candidates.chunks(GATHER_IDS).collect();
+        progress.expect(chunks.len());
+        progress.report(leaves, &merged);
         while let Some(ids) = chunks.pop() {
             let mut lacks = Missing::default();
             let traces = match root.gather(snapshot, ids, range, last, &mut lacks).await {
@@ -86,6 +91,7 @@ impl Read for Searching<'_> {
             missing.merge(lacks);
             let judged = root.judge(traces, &plan, missing).await?;
             merged = merge_search(judged.into_iter().chain([merged]), &plan);
+            progress.report(1, &merged);
         }
         Ok(Step::Done((merged, Reach::of(&blocks))))
     }
@@ -100,6 +106,7 @@ impl Root {
         &self,
         tenants: &[TenantId],
         ask: &SearchAsk,
+        progress: &Progress,
     ) -> Result<Answer<tempopb::SearchResponse>, Problem> {
         let plan = &SearchPlan::from_request(&request_of(ask)).map_err(problem_of)?;
         if plan.is_empty() {
@@ -109,7 +116,7 @@ impl Root {
             };
             return Ok(Answer { value, missing: Missing::default() });
         }
-        let (found, missing) = self.run(tenants, &Searching { plan, ask }).await?;
+        let (found, missing) = self.run(tenants, &Searching { plan, ask, progress }).await?;
         let mut blocks = Reach::default();
         let mut responses = Vec::new();
         for (response, reach) in found {
@@ -147,7 +154,7 @@ impl Root {
     }
 
     /// F: traces that may lie in several places, as far as `range` can meet them.
-    async fn split_set(
+    pub(super) async fn split_set(
         &self,
         snapshot: &Snapshot,
         range: TimeRange,
@@ -231,5 +238,5 @@ fn answer_of(response: query::SearchResponse, reach: Reach) -> tempopb::SearchRe
         ..tempopb::SearchMetrics::default()
     };
     let traces = response.traces.into_iter().filter_map(|found| found.metadata).collect();
-    tempopb::SearchResponse { traces, metrics: Some(metrics) }
+    tempopb::SearchResponse { traces, metrics: Some(metrics), ..Default::default() }
 }

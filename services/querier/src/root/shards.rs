@@ -8,7 +8,10 @@ use clew_model::ErrorKind;
 use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
 use clew_node::{Clock, Problem};
 use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
-use tonic::{Response, Status};
+use clew_proto::shard::v1::shard_service_server::ShardService;
+use clew_proto::shard::v1::{self as shard};
+use futures::future::{BoxFuture, Either, select};
+use tonic::{Request, Response, Status};
 
 /// Between two attempts to reach a shard's leader.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -19,11 +22,27 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(1);
 /// What one attempt of such a call may take before the leader is looked for again: it may be cut off.
 const ATTEMPT_MAX: Duration = Duration::from_millis(1500);
 
+/// How a shard's leader is reached.
+#[derive(Clone)]
+pub enum Leader {
+    /// It is in this process: messages are handed over as they are. Large answers are not encoded
+    /// only to be decoded again.
+    Here(Arc<dyn ShardService>),
+    /// It is on another node.
+    There(Channel),
+}
+
 /// Knows who leads a shard.
 pub trait Router: Send + Sync + 'static {
-    /// A channel to the node that is believed to lead `shard`; asked again after every failure, so
-    /// that a router that learns of a new leader is heard.
-    fn channel(&self, shard: ShardId) -> Option<Channel>;
+    /// The node that is believed to lead `shard`; asked again after every failure, so that a router
+    /// that learns of a new leader is heard.
+    fn leader(&self, shard: ShardId) -> Option<Leader>;
+
+    /// Completes when another node leads `shard` than at the time of the call; never if the router
+    /// is not told.
+    fn moved(&self, _shard: ShardId) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// The shard leaders.
@@ -35,7 +54,37 @@ pub(super) struct Shards {
 }
 
 /// A client of one shard's leader.
-pub(super) type Client = ShardServiceClient<Channel>;
+pub(super) struct Client(Leader);
+
+macro_rules! calls {
+    ($($name:ident($request:ident) -> $response:ident;)*) => {
+        impl Client {$(
+            pub(super) async fn $name(
+                self,
+                request: shard::$request,
+            ) -> Result<Response<shard::$response>, Status> {
+                match self.0 {
+                    Leader::Here(service) => service.$name(Request::new(request)).await,
+                    Leader::There(channel) => {
+                        ShardServiceClient::new(channel)
+                            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+                            .$name(request)
+                            .await
+                    }
+                }
+            }
+        )*}
+    };
+}
+calls! {
+    cut(CutRequest) -> CutResponse;
+    search(ShardSearchRequest) -> ShardSearchResponse;
+    fetch(ShardFetchRequest) -> ShardFetchResponse;
+    tag_names(ShardTagNamesRequest) -> ShardTagNamesResponse;
+    tag_values(ShardTagValuesRequest) -> ShardTagValuesResponse;
+    flush(FlushRequest) -> FlushResponse;
+}
 
 impl Shards {
     pub(super) fn new(router: Arc<dyn Router>, clock: Clock, wait: Duration) -> Shards {
@@ -66,19 +115,22 @@ impl Shards {
     {
         let deadline = self.clock.monotonic().saturating_add(self.wait);
         loop {
-            let problem = match self.router.channel(shard) {
+            // Asked for first, so that no change is missed between the two.
+            let moved = self.router.moved(shard);
+            let problem = match self.router.leader(shard) {
                 None => Problem::new(ErrorKind::Unavailable, "no_leader", "no leader is known"),
-                Some(channel) => {
-                    let client = ShardServiceClient::new(channel)
-                        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+                Some(leader) => {
+                    let client = Client(leader);
+                    // A leader that was cut off or stopped never answers; its successor will.
+                    let first = select(Box::pin(call(client)), moved);
                     let answer = match attempt_max {
-                        Some(limit) => self.clock.timeout(limit, call(client)).await,
-                        None => Some(call(client).await),
+                        Some(limit) => self.clock.timeout(limit, first).await,
+                        None => Some(first.await),
                     };
                     match answer {
-                        Some(Ok(answer)) => return Ok(answer.into_inner()),
-                        Some(Err(status)) => Problem::from(status),
+                        Some(Either::Left((Ok(answer), _))) => return Ok(answer.into_inner()),
+                        Some(Either::Left((Err(status), _))) => Problem::from(status),
+                        Some(Either::Right(_)) => continue,
                         None => silent(),
                     }
                 }

@@ -7,13 +7,14 @@ use clew_proto::query::v1::{
     Inspected, TagNamesRequest, TagNamesResponse, TagValuesRequest, TagValuesResponse,
 };
 use clew_proto::tempopb;
-use clew_query::{merge_tag_names, merge_tag_values};
+use clew_query::{SplitSet, encode_ids, merge_tag_names, merge_tag_values, tag_query_needs_traces};
 
 use super::blocks::problem_of;
 use super::heads::sift;
 use super::missing::Missing;
 use super::run::{Read, Step, bounds};
-use super::snapshot::Snapshot;
+use super::snapshot::{BlockRef, Snapshot};
+use super::whole::ToGather;
 use super::{Answer, Root};
 use crate::ask::{TagNamesAsk, TagValuesAsk, TimeRange};
 
@@ -46,6 +47,9 @@ impl Read for Names<'_> {
         missing: &mut Missing,
     ) -> Result<Step<TagNamesResponse>, Problem> {
         let ask = self.0;
+        let range = ask.range.unwrap_or(TimeRange::ALL);
+        snapshot.miss_quarantined(range, missing);
+        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let request = TagNamesRequest {
             tenant: snapshot.tenant.to_string(),
@@ -54,10 +58,8 @@ impl Read for Names<'_> {
             start_unix_nanos,
             end_unix_nanos,
             limit: ask.limit,
+            split_ids: encode_ids(split.ids()).into(),
         };
-        let range = ask.range.unwrap_or(TimeRange::ALL);
-        snapshot.miss_quarantined(range, missing);
-        let blocks = snapshot.blocks_in(range, 0, false);
         let sources = root.blocks.sources(&blocks);
         let (leaf, heads) = futures::join!(
             root.blocks.engine().tag_names(&sources, &request),
@@ -68,6 +70,18 @@ impl Read for Names<'_> {
         let Step::Done(answers) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
         let mut answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
         answers.push(leaf.response);
+        let named = answers.iter().map(|answer| answer.split_candidates.as_ref());
+        let mut waiting = ToGather::named_by(named)?;
+        loop {
+            match root.next_whole(snapshot, &mut waiting, range, last, missing).await? {
+                Step::Moved => return Ok(Step::Moved),
+                Step::Done(None) => break,
+                Step::Done(Some(traces)) => {
+                    let of_traces = root.blocks.engine().tag_names_of(traces, &request);
+                    answers.push(of_traces.await.map_err(problem_of)?);
+                }
+            }
+        }
         Ok(Step::Done(merge_tag_names(answers, ask.limit)))
     }
 }
@@ -87,6 +101,9 @@ impl Read for Values<'_> {
         missing: &mut Missing,
     ) -> Result<Step<TagValuesResponse>, Problem> {
         let ask = self.0;
+        let range = ask.range.unwrap_or(TimeRange::ALL);
+        snapshot.miss_quarantined(range, missing);
+        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let bytes_max = root.config.query.tag_values_bytes_max.0;
         let request = TagValuesRequest {
@@ -97,10 +114,8 @@ impl Read for Values<'_> {
             end_unix_nanos,
             limit: ask.limit,
             bytes_max,
+            split_ids: encode_ids(split.ids()).into(),
         };
-        let range = ask.range.unwrap_or(TimeRange::ALL);
-        snapshot.miss_quarantined(range, missing);
-        let blocks = snapshot.blocks_in(range, 0, false);
         let sources = root.blocks.sources(&blocks);
         let (leaf, heads) = futures::join!(
             root.blocks.engine().tag_values(&sources, &request),
@@ -111,11 +126,39 @@ impl Read for Values<'_> {
         let Step::Done(answers) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
         let mut answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
         answers.push(leaf.response);
+        let named = answers.iter().map(|answer| answer.split_candidates.as_ref());
+        let mut waiting = ToGather::named_by(named)?;
+        loop {
+            match root.next_whole(snapshot, &mut waiting, range, last, missing).await? {
+                Step::Moved => return Ok(Step::Moved),
+                Step::Done(None) => break,
+                Step::Done(Some(traces)) => {
+                    let of_traces = root.blocks.engine().tag_values_of(traces, &request);
+                    answers.push(of_traces.await.map_err(problem_of)?);
+                }
+            }
+        }
         Ok(Step::Done(merge_tag_values(answers, ask.limit, bytes_max)))
     }
 }
 
 impl Root {
+    /// F, if the query of a tag request is judged on whole traces, and the blocks to ask.
+    async fn split_for_tags(
+        &self,
+        snapshot: &Snapshot,
+        query: &str,
+        range: TimeRange,
+        missing: &mut Missing,
+    ) -> (SplitSet, Vec<BlockRef>) {
+        if !tag_query_needs_traces(query) {
+            return (SplitSet::default(), snapshot.blocks_in(range, 0, false));
+        }
+        let split = self.split_set(snapshot, range, missing).await;
+        let blocks = snapshot.blocks_in(range, self.horizon(), !split.is_empty());
+        (split, blocks)
+    }
+
     /// The names of the attributes that spans of `tenants` have.
     ///
     /// # Errors

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use clew_model::{TenantId, Trace, TraceId};
 use clew_node::Problem;
+use clew_query::Prune;
 
+use super::blocks::problem_of;
 use super::gather::{Fragments, is_too_much};
 use super::missing::Missing;
 use super::run::{Read, Step};
@@ -20,6 +22,8 @@ pub(crate) struct FoundTrace {
     pub(crate) too_large: bool,
     /// Bytes of spans looked at.
     pub(crate) inspected_bytes: u64,
+    /// How many spans a filter left out.
+    pub(crate) left_out: usize,
 }
 
 /// A look-up by id.
@@ -60,7 +64,8 @@ impl Read for Finding {
 }
 
 impl Root {
-    /// The trace of that id in `tenants`; `range` narrows the blocks that are asked.
+    /// The trace of that id in `tenants`, or what `prune` keeps of it; `range` narrows the blocks
+    /// that are asked.
     ///
     /// # Errors
     /// [`Problem`] when nothing at all can be read.
@@ -69,6 +74,7 @@ impl Root {
         tenants: &[TenantId],
         id: TraceId,
         range: Option<TimeRange>,
+        prune: Option<Prune>,
     ) -> Result<Answer<FoundTrace>, Problem> {
         let range = range.unwrap_or(TimeRange::ALL);
         let (found, missing) = self.run(tenants, &Finding { id, range }).await?;
@@ -81,14 +87,17 @@ impl Root {
         let finish = move || {
             let mut trace = Trace::merge(fragments.traces.into_iter().filter(|t| t.id == id))
                 .filter(|trace| !trace.spans.is_empty());
-            let too_large = trace.as_mut().is_some_and(|trace| {
+            let (mut too_large, mut left_out) = (fragments.too_large, 0);
+            if let Some(trace) = &mut trace {
                 trace.unshare_span_ids();
-                limit > 0 && cut_to(trace, limit)
-            });
-            let too_large = too_large || fragments.too_large;
-            FoundTrace { trace, too_large, inspected_bytes }
+                if let Some(prune) = prune {
+                    left_out = prune.apply(trace)?;
+                }
+                too_large |= limit > 0 && cut_to(trace, limit);
+            }
+            Ok(FoundTrace { trace, too_large, inspected_bytes, left_out })
         };
-        let value = self.blocks.compute(finish).await?;
+        let value = self.blocks.compute(finish).await?.map_err(problem_of)?;
         Ok(Answer { value, missing })
     }
 }

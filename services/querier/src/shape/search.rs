@@ -191,7 +191,7 @@ mod tests {
             completed_jobs: 1,
             ..SearchMetrics::default()
         };
-        SearchResponse { traces: vec![trace], metrics: Some(metrics) }
+        SearchResponse { traces: vec![trace], metrics: Some(metrics), ..SearchResponse::default() }
     }
 
     #[test]

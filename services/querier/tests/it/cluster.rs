@@ -14,7 +14,7 @@ use clew_node::rpc::Channel;
 use clew_node::{Deps, Metrics, Rng, Stop, Tasks};
 use clew_proto::metastore::v1::metastore_service_server::MetastoreServiceServer;
 use clew_proto::shard::v1::shard_service_server::ShardServiceServer;
-use clew_querier::{Config, Parts, Querier, Router, VersionInfo};
+use clew_querier::{Config, Leader, Parts, Querier, Router, VersionInfo};
 use clew_storage::Bucket;
 use http::{HeaderMap, Request, StatusCode};
 use tower::ServiceExt;
@@ -73,9 +73,13 @@ impl Reply {
 struct Leaders(Vec<FakeShard>);
 
 impl Router for Leaders {
-    fn channel(&self, shard: ShardId) -> Option<Channel> {
-        let shard = self.0.iter().find(|leader| leader.shard == shard)?;
-        Some(Channel::local(ShardServiceServer::new(shard.clone())))
+    fn leader(&self, shard: ShardId) -> Option<Leader> {
+        let leader = self.0.iter().find(|leader| leader.shard == shard)?.clone();
+        // Both ways to reach a leader are in use.
+        Some(match shard.0 % 2 {
+            0 => Leader::Here(Arc::new(leader)),
+            _ => Leader::There(Channel::local(ShardServiceServer::new(leader))),
+        })
     }
 }
 
