@@ -53,7 +53,7 @@ pub use index::BlockSearch;
 pub use object::{TenantEntry, pack};
 pub use page::{BlockRecords, Page, PageDirectory, PageEntry};
 pub use rows::{LookupResult, RowSet};
-pub use table::{Pushed, ROWS_MAX, RowFacts, SpanTable};
+pub use table::{NEWEST_STEP, Pushed, ROWS_MAX, RowFacts, SpanTable};
 pub use tags::{TagName, TagValue, TagValueSink, TagValuesEnd};
 pub use traces::{TraceEntry, TraceExtent, TraceTable};
 pub use writer::{BlockMeta, BlockOptions, BlockWriter, TableRows, TraceMarks, write_block};

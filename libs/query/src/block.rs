@@ -266,6 +266,11 @@ impl RowIndex for BlockSearch {
         }
     }
 
+    fn has_row(&self, ordinal: u32, rows: &RowSet) -> bool {
+        let trace = self.traces().get(ordinal);
+        trace.is_some_and(|trace| rows.range(trace.rows.clone()).next().is_some())
+    }
+
     fn find(&self, id: &TraceId) -> Option<u32> {
         self.traces().find(id)
     }
