@@ -131,7 +131,7 @@ impl StreamingQuerier for Streaming {
             match answered {
                 Ok(Answer { value, missing }) => {
                     api.count_missing(&missing);
-                    for packet in search_packets(value) {
+                    for packet in search_packets(value.0) {
                         let _ = sender.send(Ok(packet)).await;
                     }
                 }
