@@ -330,6 +330,41 @@ mod tests {
     }
 
     #[test]
+    fn progress_names_what_is_new_or_changed() {
+        use clew_proto::query::v1 as query;
+
+        let found = |names: &[(&str, u32)]| {
+            let found = |(id, duration_ms): &(&str, u32)| query::FoundTrace {
+                metadata: Some(TraceSearchMetadata {
+                    trace_id: (*id).to_owned(),
+                    duration_ms: *duration_ms,
+                    ..TraceSearchMetadata::default()
+                }),
+                ..query::FoundTrace::default()
+            };
+            query::SearchResponse {
+                traces: names.iter().map(found).collect(),
+                ..query::SearchResponse::default()
+            }
+        };
+        let (progress, mut sent) = (Progress::heard(), Sent::default());
+        let mut news = || {
+            let news = sent.news(&progress);
+            let metrics = news.metrics.unwrap();
+            let names = news.traces.into_iter().map(|trace| trace.trace_id).collect::<Vec<_>>();
+            (names.join(" "), metrics.completed_jobs, metrics.total_jobs)
+        };
+        progress.expect(2);
+        assert_eq!(news(), (String::new(), 0, 2));
+        progress.report(2, &found(&[("a", 1), ("b", 1)]));
+        assert_eq!(news(), ("a b".to_owned(), 2, 2));
+        assert_eq!(news(), (String::new(), 2, 2));
+        progress.expect(1);
+        progress.report(1, &found(&[("a", 1), ("b", 2), ("c", 1)]));
+        assert_eq!(news(), ("b c".to_owned(), 3, 3));
+    }
+
+    #[test]
     fn faults_have_the_code_that_tempo_gives_them() {
         for (status, code) in [
             (StatusCode::BAD_REQUEST, Code::InvalidArgument),
