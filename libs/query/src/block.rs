@@ -85,7 +85,13 @@ impl BlockReader {
             min_time: block.min_time,
             max_time: block.max_time,
         };
-        BlockSource { reader: self.clone(), info, block, reads: AtomicU64::new(0) }
+        BlockSource {
+            reader: self.clone(),
+            info,
+            block,
+            reads: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+        }
     }
 }
 
@@ -96,6 +102,7 @@ pub struct BlockSource {
     info: SourceInfo,
     block: BlockRef,
     reads: AtomicU64,
+    read_bytes: AtomicU64,
 }
 
 impl BlockSource {
@@ -107,6 +114,7 @@ impl BlockSource {
             return Err(QueryError::block(&self.info.name)(outside));
         }
         self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let start = self.block.offset.saturating_add(range.start);
         let end = self.block.offset.saturating_add(range.end);
         self.reader.bucket.get_range(&self.block.object, start..end).await.map_err(|error| {
@@ -310,6 +318,10 @@ impl SpanSource for BlockSource {
 
     fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError> {

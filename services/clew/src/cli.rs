@@ -23,8 +23,29 @@ pub(crate) enum Command {
     Config(Options),
     /// Look at a cluster, or change it
     Cluster(Cluster),
+    /// Run a search and print how it was run: the plan, and what each step read and took
+    Explain(Explain),
     /// Print the version
     Version,
+}
+
+/// A search to be explained.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The TraceQL query
+    pub(crate) query: String,
+    /// The query API of a server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    pub(crate) url: String,
+    /// The tenant, where there are several
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// How many traces are looked for
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u32,
+    /// Only traces of the last while, such as 1h
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<String>,
 }
 
 /// What can be asked of a cluster.

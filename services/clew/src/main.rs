@@ -4,6 +4,7 @@ mod beat;
 mod cli;
 mod cluster;
 mod config;
+mod explain;
 mod inside;
 mod roles;
 mod router;
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(error) => usage(&error.to_string()),
         },
-        Command::Cluster(command) => cluster(command),
+        Command::Cluster(command) => on_runtime(cluster::run(command)),
+        Command::Explain(explain) => on_runtime(explain::run(explain)),
         Command::Version => print(&format!("clew {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -57,10 +59,11 @@ fn serve(config: Config) -> ExitCode {
     }
 }
 
-fn cluster(command: cli::Cluster) -> ExitCode {
+/// Runs a command that prints a text.
+fn on_runtime(command: impl Future<Output = Result<String, String>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(cluster::run(command)),
+        Ok(runtime) => runtime.block_on(command),
         Err(error) => Err(error.to_string()),
     };
     match result {

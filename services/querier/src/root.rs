@@ -6,6 +6,7 @@
 //! answer is complete or says what it lacks.
 
 mod blocks;
+mod cost;
 mod cut;
 mod gather;
 mod heads;
@@ -24,14 +25,16 @@ mod whole;
 use std::sync::Arc;
 
 use clew_node::rpc::Channel;
-use clew_node::{Deps, Problem};
+use clew_node::{Clock, Deps, Problem};
 use clew_storage::Bucket;
 
 use self::blocks::Blocks;
+pub(crate) use self::cost::StepCost;
 pub(crate) use self::missing::Missing;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::quarantine::Reporter;
 use self::quarantine::Reports;
+pub(crate) use self::search::Explanation;
 use self::shards::Shards;
 pub use self::shards::{Leader, Router};
 pub(crate) use self::tags::{TagNames, TagValues};
@@ -54,6 +57,7 @@ pub(crate) struct Root {
     shards: Shards,
     blocks: Blocks,
     metrics: Arc<QuerierMetrics>,
+    clock: Clock,
 }
 
 impl Root {
@@ -72,6 +76,7 @@ impl Root {
             blocks: Blocks::new(bucket, deps, &config, Arc::clone(&metrics), reports),
             config,
             metrics,
+            clock: deps.clock.clone(),
         };
         (root, reporter)
     }
