@@ -58,6 +58,7 @@ fn flush(incarnation: u64, from: u64, through: u64, random: u64) -> CommitFlush 
         spans: 3,
         traces: 1,
         splits: 0,
+        ids: None,
     };
     CommitFlush {
         object: ObjectMeta {
@@ -67,6 +68,8 @@ fn flush(incarnation: u64, from: u64, through: u64, random: u64) -> CommitFlush 
             through: point(through),
             level: 0,
             created_at: UnixNanos(1),
+            data_at: UnixNanos(0),
+            revision: 0,
             tenants: vec![block],
         },
     }

@@ -68,7 +68,8 @@ async fn look(channel: &Channel) -> Result<SharedTopology, Problem> {
     Ok(Arc::new(topology.map_err(|error| unreadable(error.to_string()))?))
 }
 
-async fn apply<R: Request>(channel: &Channel, request: R) -> Result<R::Answer, Problem> {
+/// Proposes one command.
+pub(crate) async fn apply<R: Request>(channel: &Channel, request: R) -> Result<R::Answer, Problem> {
     let command: Command = request.into_command();
     let command = command.encode(Clock::system().now_unix()).into();
     let mut client = MetastoreServiceClient::new(channel.clone());

@@ -14,19 +14,22 @@ pub(crate) enum Role {
     Ingester,
     /// Remembers what the cluster consists of.
     Metastore,
+    /// Merges blocks, and deletes what is over.
+    Compactor,
     /// Answers queries.
     Querier,
 }
 
 impl Role {
-    pub(crate) const ALL: [Role; 4] =
-        [Role::Distributor, Role::Ingester, Role::Metastore, Role::Querier];
+    pub(crate) const ALL: [Role; 5] =
+        [Role::Distributor, Role::Ingester, Role::Metastore, Role::Compactor, Role::Querier];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Role::Distributor => "distributor",
             Role::Ingester => "ingester",
             Role::Metastore => "metastore",
+            Role::Compactor => "compactor",
             Role::Querier => "querier",
         }
     }
@@ -56,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) distributor: clew_distributor::Config,
     pub(crate) ingester: clew_ingester::Config,
     pub(crate) metastore: clew_metastore::Config,
+    pub(crate) compactor: clew_compactor::Config,
     pub(crate) querier: clew_querier::Config,
 }
 
@@ -91,6 +95,7 @@ impl Default for Config {
             distributor: clew_distributor::Config::default(),
             ingester: clew_ingester::Config::default(),
             metastore: clew_metastore::Config::default(),
+            compactor: clew_compactor::Config::default(),
             querier: clew_querier::Config::default(),
         }
     }
@@ -159,8 +164,22 @@ impl Config {
         if self.roles.is_empty() {
             return Err(wrong(
                 "roles",
-                "none given, allowed are distributor, ingester, metastore, querier",
+                "none given, allowed are distributor, ingester, metastore, compactor, querier",
             ));
+        }
+        if let Some(problem) = self.compactor.problem() {
+            let (key, message) = problem.split_once(": ").unwrap_or(("compactor", &problem));
+            return Err(wrong(key, message));
+        }
+        // A query may go on with a view of this age, and reads what its view lists.
+        let longest = self.querier.view_age_max.0.saturating_add(self.querier.query_timeout.0);
+        if self.compactor.grace.0 < longest {
+            let message = format!(
+                "{} is shorter than querier.view_age_max and querier.query_timeout together: \
+                 queries could miss blocks that were replaced meanwhile",
+                self.compactor.grace
+            );
+            return Err(wrong("compactor.grace", &message));
         }
         let members = &self.metastore.members;
         if !self.runs(Role::Metastore) && members.is_empty() {

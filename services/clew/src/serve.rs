@@ -55,6 +55,8 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Querier(#[from] clew_querier::BuildError),
     #[error(transparent)]
+    Compactor(#[from] clew_compactor::CompactorError),
+    #[error(transparent)]
     Problem(#[from] Problem),
     #[error("the log on disk failed, the process has to end: {0}")]
     LogFailed(String),
@@ -129,6 +131,9 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         if let Some(querier) = built.querier.clone() {
             let stop = api.stop.clone();
             api.tasks.spawn(async move { querier.run(stop).await });
+        }
+        if let Some(compactor) = built.compactor.take() {
+            beside.tasks.spawn(compactor.run(beside.stop.clone()));
         }
         let ingester = built.ingester.take().map(|ingester| {
             let handle = ingester.handle();

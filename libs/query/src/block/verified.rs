@@ -22,6 +22,8 @@ const PAGES_MAX: usize = 32;
 pub(super) struct VerifiedIndex {
     index: Arc<BlockSearch>,
     verified: Vec<Verified>,
+    /// Traces that are not to be seen any more, ascending.
+    deleted: Arc<[TraceId]>,
 }
 
 /// The rows that have a text.
@@ -56,7 +58,8 @@ impl BlockSource {
         let numbers: BTreeSet<usize> =
             wanted.iter().flat_map(|(_, pages)| pages).copied().collect();
         if numbers.is_empty() || numbers.len() > PAGES_MAX {
-            return Ok(VerifiedIndex { index, verified: Vec::new() });
+            let deleted = Arc::clone(&self.block.deleted);
+            return Ok(VerifiedIndex { index, verified: Vec::new(), deleted });
         }
         let block = self.opened().await?;
         let pages = self.pages(&block, numbers).await?;
@@ -72,7 +75,8 @@ impl BlockSource {
             });
             Ok(verified.collect())
         };
-        Ok(VerifiedIndex { index, verified: self.compute(verify).await? })
+        let deleted = Arc::clone(&self.block.deleted);
+        Ok(VerifiedIndex { index, verified: self.compute(verify).await?, deleted })
     }
 }
 
@@ -125,7 +129,8 @@ impl RowIndex for VerifiedIndex {
     }
 
     fn candidate(&self, ordinal: u32) -> Option<Candidate> {
-        RowIndex::candidate(self.index.as_ref(), ordinal)
+        let candidate = RowIndex::candidate(self.index.as_ref(), ordinal)?;
+        self.deleted.binary_search(&candidate.id).is_err().then_some(candidate)
     }
 
     fn add_rows(&self, ordinal: u32, rows: &mut RowSet) {
@@ -137,7 +142,8 @@ impl RowIndex for VerifiedIndex {
     }
 
     fn find(&self, id: &TraceId) -> Option<u32> {
-        RowIndex::find(self.index.as_ref(), id)
+        let is_deleted = self.deleted.binary_search(id).is_ok();
+        if is_deleted { None } else { RowIndex::find(self.index.as_ref(), id) }
     }
 
     fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>> {
