@@ -56,7 +56,7 @@ pub use merge::{Merge, MergeStep, Merged, PageWanted};
 pub use object::{TenantEntry, pack};
 pub use page::{BlockRecords, Page, PageDirectory, PageEntry};
 pub use rows::{LookupResult, RowSet};
-pub use table::{Pushed, ROWS_MAX, RowFacts, SpanTable};
+pub use table::{NEWEST_STEP, Pushed, ROWS_MAX, RowFacts, SpanTable};
 pub use tags::{TagName, TagValue, TagValueSink, TagValuesEnd};
 pub use traces::{TraceEntry, TraceExtent, TraceTable};
 pub use writer::{BlockMeta, BlockOptions, BlockWriter, TableRows, TraceMarks, write_block};

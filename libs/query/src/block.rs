@@ -87,7 +87,13 @@ impl BlockReader {
             min_time: block.min_time,
             max_time: block.max_time,
         };
-        BlockSource { reader: self.clone(), info, block, reads: AtomicU64::new(0) }
+        BlockSource {
+            reader: self.clone(),
+            info,
+            block,
+            reads: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
+        }
     }
 }
 
@@ -98,6 +104,7 @@ pub struct BlockSource {
     info: SourceInfo,
     block: BlockRef,
     reads: AtomicU64,
+    read_bytes: AtomicU64,
 }
 
 impl BlockSource {
@@ -109,6 +116,7 @@ impl BlockSource {
             return Err(QueryError::block(&self.info.name)(outside));
         }
         self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let start = self.block.offset.saturating_add(range.start);
         let end = self.block.offset.saturating_add(range.end);
         self.reader.bucket.get_range(&self.block.object, start..end).await.map_err(|error| {
@@ -301,6 +309,11 @@ impl RowIndex for BlockSearch {
         }
     }
 
+    fn has_row(&self, ordinal: u32, rows: &RowSet) -> bool {
+        let trace = self.traces().get(ordinal);
+        trace.is_some_and(|trace| rows.range(trace.rows.clone()).next().is_some())
+    }
+
     fn find(&self, id: &TraceId) -> Option<u32> {
         self.traces().find(id)
     }
@@ -340,6 +353,10 @@ impl SpanSource for BlockSource {
 
     fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError> {

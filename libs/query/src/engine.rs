@@ -103,7 +103,7 @@ impl Engine {
 pub(crate) struct Meter<'a> {
     limits: &'a QueryLimits,
     sources: &'a [Arc<dyn SpanSource>],
-    reads_before: u64,
+    reads_before: (u64, u64),
     inspected: Inspected,
 }
 
@@ -139,13 +139,25 @@ impl<'a> Meter<'a> {
         self.inspected.traces += traces as u64;
     }
 
+    /// Notes traces that an index named.
+    pub(crate) fn named(&mut self, traces: usize) {
+        self.inspected.candidates += traces as u64;
+    }
+
     pub(crate) fn finish(self) -> Inspected {
-        Inspected { reads: reads(self.sources).saturating_sub(self.reads_before), ..self.inspected }
+        let (reads, read_bytes) = reads(self.sources);
+        Inspected {
+            reads: reads.saturating_sub(self.reads_before.0),
+            read_bytes: read_bytes.saturating_sub(self.reads_before.1),
+            ..self.inspected
+        }
     }
 }
 
-fn reads(sources: &[Arc<dyn SpanSource>]) -> u64 {
-    sources.iter().map(|source| source.reads()).sum()
+/// Reads and the bytes they returned.
+fn reads(sources: &[Arc<dyn SpanSource>]) -> (u64, u64) {
+    let sum = |of: fn(&dyn SpanSource) -> u64| sources.iter().map(|s| of(s.as_ref())).sum();
+    (sum(|source| source.reads()), sum(|source| source.read_bytes()))
 }
 
 /// The size of a trace's spans in bytes.
@@ -159,4 +171,6 @@ pub(crate) fn add_inspected(sum: &mut Inspected, part: &Inspected) {
     sum.spans = sum.spans.saturating_add(part.spans);
     sum.bytes = sum.bytes.saturating_add(part.bytes);
     sum.reads = sum.reads.saturating_add(part.reads);
+    sum.read_bytes = sum.read_bytes.saturating_add(part.read_bytes);
+    sum.candidates = sum.candidates.saturating_add(part.candidates);
 }

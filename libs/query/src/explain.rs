@@ -94,9 +94,11 @@ fn of_prefilter(prefilter: &Prefilter) -> String {
 fn of_condition(condition: &Condition) -> String {
     let field = match &condition.field {
         Field::Attribute(scope, name) => format!("{}.{name}", scope.as_str()),
-        Field::Intrinsic(intrinsic) => {
-            intrinsic.scoped_name().or_else(|| intrinsic.short_name()).unwrap_or_default().to_owned()
-        }
+        Field::Intrinsic(intrinsic) => intrinsic
+            .scoped_name()
+            .or_else(|| intrinsic.short_name())
+            .unwrap_or_default()
+            .to_owned(),
     };
     match &condition.test {
         Test::Exists => format!("{field} is there"),
@@ -128,7 +130,8 @@ mod tests {
     use super::*;
 
     fn explain(query: &str) -> Vec<String> {
-        let request = SearchRequest { query: query.to_owned(), limit: 20, ..SearchRequest::default() };
+        let request =
+            SearchRequest { query: query.to_owned(), limit: 20, ..SearchRequest::default() };
         SearchPlan::from_request(&request).unwrap().explain()
     }
 

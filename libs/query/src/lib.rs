@@ -18,6 +18,7 @@ mod block;
 mod decisive;
 mod engine;
 mod error;
+mod explain;
 mod fetch;
 mod found;
 mod ids;

@@ -324,6 +324,7 @@ impl<'a> Leaf<'a> {
     }
 
     fn take(&mut self, source: usize, selected: Selected) {
+        self.meter.named(selected.whole.len() + selected.split.len());
         let waiting = selected.whole.into_iter().map(|candidate| Waiting { candidate, source });
         self.waiting.extend(waiting);
         if let Some(matches) = selected.matches {

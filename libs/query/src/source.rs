@@ -144,6 +144,11 @@ pub trait SpanSource: Send + Sync {
         0
     }
 
+    /// How many bytes those reads returned.
+    fn read_bytes(&self) -> u64 {
+        0
+    }
+
     /// A superset of the traces here that match. Sorted by nothing in particular.
     async fn select(&self, selection: &Arc<Selection>) -> Result<Selected, QueryError>;
 

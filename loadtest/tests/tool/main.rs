@@ -211,7 +211,7 @@ async fn measured_queries_are_checked() {
     };
     let (costs, findings) = ask().await;
     assert_eq!(findings.kept, Vec::new());
-    assert_eq!(costs.len(), 12);
+    assert_eq!(costs.len(), 16);
     assert!(costs.iter().all(|cost| cost.latency.count >= 2 && cost.wrong == 0));
     sent.server.set_fault(Fault::DropsResult);
     let (costs, findings) = ask().await;

@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clew_node::config::ConfigError;
@@ -23,6 +25,8 @@ pub(crate) enum Command {
     Config(Options),
     /// Look at a cluster, or change it
     Cluster(Cluster),
+    /// Run a search and print how it was run: the plan, and what each step read and took
+    Explain(Explain),
     /// Delete traces by id or by a TraceQL query
     Delete(Delete),
     /// Give a tenant settings of its own, or remove everything it has
@@ -33,8 +37,33 @@ pub(crate) enum Command {
     Analyse(Analyse),
     /// Compare the catalog with the bucket
     Fsck(Fsck),
+    /// Write known traces to a cluster through the public door, read them back, export how that went
+    Probe(Probe),
+    /// Ask a process whether it is ready; exits with 0 if it is
+    Health(Health),
+    /// Turn a configuration of Grafana Tempo 2 or 3 into one of Clew; a report goes to standard error
+    MigrateConfig(MigrateConfig),
     /// Print the version
     Version,
+}
+
+/// A search to be explained.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The TraceQL query
+    pub(crate) query: String,
+    /// The query API of a server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    pub(crate) url: String,
+    /// The tenant, where there are several
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// How many traces are looked for
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u32,
+    /// Only traces of the last while, such as 1h
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) since: Option<String>,
 }
 
 /// How the query API is reached.
@@ -185,6 +214,55 @@ pub(crate) struct Fsck {
     pub(crate) options: Options,
 }
 
+/// What is probed, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// Where spans go: OTLP over HTTP, without /v1/traces
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
+    pub(crate) otlp_url: String,
+    /// Where they are read
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    pub(crate) query_url: String,
+    /// The tenant to write and read as
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
+    /// How long a trace may take to be acknowledged, and then to be found each way
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// One round, then exit: with 0 if everything was found
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// From one round to the next
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// Where /metrics and /ready are served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3201")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// Which process is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Its API port
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    pub(crate) url: String,
+}
+
+/// What is migrated.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateConfig {
+    /// Tempo's YAML file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match clew_node::config::parse_duration(text) {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("use a form like 15s or 1m30s, more than 0s".to_owned()),
+    }
+}
+
 /// What can be asked of a cluster.
 #[derive(Debug, Args)]
 pub(crate) struct Cluster {
@@ -215,6 +293,13 @@ pub(crate) enum ClusterCommand {
     Undrain {
         /// The node's name
         node: String,
+    },
+    /// Before the number of nodes of a StatefulSet changes: drain those that go, let those that stay
+    /// take replicas
+    Scale {
+        /// The name of the set and how many nodes it will have; its nodes are NAME-0, NAME-1 and so on
+        #[arg(value_name = "NAME=COUNT", required = true, value_parser = crate::scale::target)]
+        targets: Vec<crate::scale::Target>,
     },
     /// Give up the log of a shard that lost its majority for good, and begin a new one
     Recover {

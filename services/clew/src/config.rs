@@ -1,7 +1,7 @@
 //! All settings of a process in one tree; the same file serves one node and a cluster.
 
 use clap::ValueEnum;
-use clew_node::config::ConfigError;
+use clew_node::config::{ConfigError, Span};
 use serde::{Deserialize, Serialize};
 
 /// What a process does.
@@ -51,6 +51,9 @@ pub(crate) struct Config {
     pub(crate) otlp_http_addr: String,
     /// Where the other nodes of the cluster connect.
     pub(crate) rpc_addr: String,
+    /// How long a process goes on serving after SIGTERM while it already says that it is not ready, so
+    /// that load balancers learn of it.
+    pub(crate) shutdown_delay: Span,
     /// Whether the header X-Scope-OrgID names the tenant; otherwise there is one.
     pub(crate) multitenancy_enabled: bool,
     pub(crate) node: NodeConfig,
@@ -84,6 +87,7 @@ impl Default for Config {
             otlp_grpc_addr: "0.0.0.0:4317".to_owned(),
             otlp_http_addr: "0.0.0.0:4318".to_owned(),
             rpc_addr: "127.0.0.1:9095".to_owned(),
+            shutdown_delay: Span::seconds(0),
             multitenancy_enabled: false,
             node: NodeConfig {
                 name: String::new(),

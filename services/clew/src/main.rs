@@ -6,13 +6,18 @@ mod cli;
 mod cluster;
 mod config;
 mod delete;
+mod explain;
 mod fsck;
 mod inside;
+mod migrate;
+mod probe;
 mod roles;
 mod router;
+mod scale;
 mod serve;
 mod status;
 mod topology;
+mod vitals;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -39,11 +44,15 @@ fn main() -> ExitCode {
             Err(error) => usage(&error.to_string()),
         },
         Command::Cluster(command) => printed(async |_| cluster::run(command).await),
+        Command::Explain(explain) => printed(async |_| explain::run(explain).await),
         Command::Delete(command) => printed(async |_| delete::run(command).await),
         Command::Tenant(command) => printed(async |_| delete::tenant(command).await),
         Command::Block(command) => streamed(async |out| blocks::run(command, out).await),
         Command::Analyse(command) => streamed(async |out| blocks::analyse(command, out).await),
         Command::Fsck(command) => streamed(async |out| fsck::run(command, out).await),
+        Command::Probe(options) => probe(options),
+        Command::Health(options) => printed(async |_| probe::health(options).await),
+        Command::MigrateConfig(options) => migrate(options),
         Command::Version => print(&format!("clew {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -97,6 +106,26 @@ fn printed(command: impl AsyncFnOnce(()) -> Result<String, String>) -> ExitCode 
     })
 }
 
+fn probe(options: cli::Probe) -> ExitCode {
+    match probe::Settings::of(&options) {
+        Ok(settings) if options.once => printed(async |_| probe::once(settings).await),
+        Ok(settings) => {
+            printed(async |_| probe::run(settings, options.listen, options.interval).await)
+        }
+        Err(message) => usage(&message),
+    }
+}
+
+fn migrate(options: cli::MigrateConfig) -> ExitCode {
+    match migrate::run(&options.file) {
+        Ok(migrated) => {
+            complain_plainly(&migrated.report);
+            print(&migrated.yaml)
+        }
+        Err(message) => usage(&message),
+    }
+}
+
 fn usage(message: &str) -> ExitCode {
     complain(message);
     ExitCode::from(EXIT_USAGE)
@@ -111,4 +140,9 @@ fn print(text: &str) -> ExitCode {
 #[allow(clippy::print_stderr, reason = "the logger may not be set up yet")]
 fn complain(message: &str) {
     eprintln!("clew: {message}");
+}
+
+#[allow(clippy::print_stderr, reason = "a report that must not mix with the output")]
+fn complain_plainly(text: &str) {
+    eprint!("{text}");
 }

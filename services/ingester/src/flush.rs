@@ -21,6 +21,7 @@ use clew_raft::LogId;
 use crate::IngesterError;
 use crate::append::crash_point;
 use crate::head::Segment;
+use crate::planted::planted;
 use crate::sections::SectionBytes;
 use crate::shard::{Ended, Shard, log_point};
 use crate::split::RecentFlush;
@@ -67,10 +68,13 @@ impl Shard {
     }
 
     async fn flush(&self, segment: &Arc<Segment>) -> Result<Option<Ended>, IngesterError> {
-        let Some(through) = segment.last_entry() else { return Ok(None) };
+        let Some(mut through) = segment.last_entry() else { return Ok(None) };
         crash_point("flush::sealed");
         let built = self.timed("build", self.build(segment.clone())).await?;
         crash_point("flush::built");
+        if planted("bug::seal_too_far") {
+            through.index = self.group.status().applied_index;
+        }
         let random = self.deps.rng.next_u64();
         let key = ObjectKey::flush(self.shard, self.incarnation, through.index, random);
         let upload = self.deps.cpu.of(Phase::Upload, self.upload(&key, &built.bytes));

@@ -26,6 +26,7 @@ mod hosting;
 mod lead;
 mod metastore;
 mod metrics;
+mod planted;
 mod read;
 mod sections;
 mod service;

@@ -15,7 +15,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
-use crate::append::{AheadOf, AppendQueue};
+use crate::append::{AheadOf, AppendQueue, crash_point};
 use crate::head::{Budget, Head, Intake, Segment, Stretch};
 use crate::metastore::MetastoreClient;
 use crate::metrics::IngesterMetrics;
@@ -363,6 +363,7 @@ impl Shard {
             // It may run on when this future is dropped: the stretch keeps it from a later head.
             let cpu = self.deps.cpu.clone();
             let work = move || {
+                crash_point("head::consume");
                 let _cpu = cpu.measure(Phase::Index);
                 head.consume(stretch, entries, &intake, is_full);
             };

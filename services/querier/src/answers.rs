@@ -5,7 +5,7 @@ use clew_proto::tempopb;
 
 use crate::ask::{SearchAsk, TagNamesAsk, TagScope, TagValuesAsk};
 use crate::http::{Api, Fault};
-use crate::root::{Answer, Missing, Progress, TagNames, TagValues};
+use crate::root::{Answer, Explanation, Missing, Progress, TagNames, TagValues};
 use crate::shape::INTRINSIC_NAMES;
 
 /// The newest traces that match.
@@ -14,12 +14,13 @@ pub(crate) async fn search(
     tenants: &[TenantId],
     ask: &SearchAsk,
     progress: &Progress,
-) -> Result<Answer<tempopb::SearchResponse>, Fault> {
+) -> Result<Answer<(tempopb::SearchResponse, Explanation)>, Fault> {
     let mut answer = api.root.search(tenants, ask, progress).await?;
-    answer.value.traces.iter_mut().for_each(show_first_spanset);
+    let response = &mut answer.value.0;
+    response.traces.iter_mut().for_each(show_first_spanset);
     if let Some(message) = answer.missing.message() {
-        answer.value.status = tempopb::PartialStatus::Partial.into();
-        answer.value.message = message;
+        response.status = tempopb::PartialStatus::Partial.into();
+        response.message = message;
     }
     Ok(answer)
 }

@@ -6,6 +6,7 @@
 //! answer is complete or says what it lacks.
 
 mod blocks;
+mod cost;
 mod cut;
 mod deletion;
 mod filters;
@@ -30,10 +31,12 @@ use clew_node::{Clock, Deps, Problem, Rng};
 use clew_storage::Bucket;
 
 use self::blocks::Blocks;
+pub(crate) use self::cost::StepCost;
 pub(crate) use self::missing::Missing;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::quarantine::Reporter;
 use self::quarantine::Reports;
+pub(crate) use self::search::Explanation;
 use self::shards::Shards;
 pub use self::shards::{Leader, Router};
 pub(crate) use self::tags::{TagNames, TagValues};

@@ -3,11 +3,13 @@
 //! The JSON is protobuf-JSON: 64-bit integers are strings, zero values are left out. Where Grafana's
 //! decoders need a field although it is zero, it is kept; that is valid protobuf-JSON too.
 
+mod explain;
 mod search;
 mod tags;
 mod trace;
 mod value;
 
+pub(crate) use explain::explained;
 pub(crate) use search::SearchJson;
 pub(crate) use tags::{
     INTRINSIC_NAMES, TagNamesJson, TagNamesV2Json, TagValuesJson, TagValuesV2Json,

@@ -131,7 +131,7 @@ impl StreamingQuerier for Streaming {
             match answered {
                 Ok(Answer { value, missing }) => {
                     api.count_missing(&missing);
-                    for packet in search_packets(value) {
+                    for packet in search_packets(value.0) {
                         let _ = sender.send(Ok(packet)).await;
                     }
                 }
@@ -327,6 +327,41 @@ mod tests {
         assert_eq!(joined, traces);
         assert_eq!(search_packets(SearchResponse::default()).len(), 1);
         assert_eq!(chunks(vec![5 << 20, 1, 1], |bytes| *bytes), [vec![5 << 20], vec![1, 1]]);
+    }
+
+    #[test]
+    fn progress_names_what_is_new_or_changed() {
+        use clew_proto::query::v1 as query;
+
+        let found = |names: &[(&str, u32)]| {
+            let found = |(id, duration_ms): &(&str, u32)| query::FoundTrace {
+                metadata: Some(TraceSearchMetadata {
+                    trace_id: (*id).to_owned(),
+                    duration_ms: *duration_ms,
+                    ..TraceSearchMetadata::default()
+                }),
+                ..query::FoundTrace::default()
+            };
+            query::SearchResponse {
+                traces: names.iter().map(found).collect(),
+                ..query::SearchResponse::default()
+            }
+        };
+        let (progress, mut sent) = (Progress::heard(), Sent::default());
+        let mut news = || {
+            let news = sent.news(&progress);
+            let metrics = news.metrics.unwrap();
+            let names = news.traces.into_iter().map(|trace| trace.trace_id).collect::<Vec<_>>();
+            (names.join(" "), metrics.completed_jobs, metrics.total_jobs)
+        };
+        progress.expect(2);
+        assert_eq!(news(), (String::new(), 0, 2));
+        progress.report(2, &found(&[("a", 1), ("b", 1)]));
+        assert_eq!(news(), ("a b".to_owned(), 2, 2));
+        assert_eq!(news(), (String::new(), 2, 2));
+        progress.expect(1);
+        progress.report(1, &found(&[("a", 1), ("b", 2), ("c", 1)]));
+        assert_eq!(news(), ("b c".to_owned(), 3, 3));
     }
 
     #[test]

@@ -137,6 +137,10 @@ impl RowIndex for VerifiedIndex {
         RowIndex::add_rows(self.index.as_ref(), ordinal, rows);
     }
 
+    fn has_row(&self, ordinal: u32, rows: &RowSet) -> bool {
+        RowIndex::has_row(self.index.as_ref(), ordinal, rows)
+    }
+
     fn find(&self, id: &TraceId) -> Option<u32> {
         let is_deleted = self.deleted.binary_search(id).is_ok();
         if is_deleted { None } else { RowIndex::find(self.index.as_ref(), id) }

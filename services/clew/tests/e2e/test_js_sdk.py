@@ -1,36 +1,15 @@
 """The OpenTelemetry JavaScript SDK over OTLP/HTTP, in protobuf and JSON."""
 
-import os
-import pathlib
-import shutil
 import subprocess
 
 import pytest
 
-SOURCE = pathlib.Path(__file__).parent / "js"
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "clew" / "js"
+import npm
 
 
 @pytest.fixture(scope="module")
 def script():
-    """The script with its packages beside it, installed once per version of package.json."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node or npm is not installed")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    wanted = (SOURCE / "package.json").read_text()
-    stamp = CACHE / "installed.json"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        shutil.copy(SOURCE / "package.json", CACHE / "package.json")
-        try:
-            done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"],
-                                  cwd=CACHE, capture_output=True, text=True, timeout=180, check=False)
-        except subprocess.TimeoutExpired:
-            pytest.skip("npm did not finish in time: is there a network?")
-        if done.returncode != 0:
-            pytest.skip(f"npm cannot install the packages: {done.stderr[-500:]}")
-        stamp.write_text(wanted)
-    shutil.copy(SOURCE / "send.js", CACHE / "send.js")
-    return CACHE / "send.js"
+    return npm.script("send.js")
 
 
 @pytest.mark.parametrize("encoding", ["proto", "json"])

@@ -214,8 +214,8 @@ def test_attributes_of_the_parent(filled):
         ('{ parent.region != .region }', lambda s, p: None not in (
             a := p.attrs.get("region", p.resource.get("region")),
             b := s.attrs.get("region", s.resource.get("region"))) and a != b),
-        ('{ parent.region =~ "e.*" && status = error }',
-         lambda s, p: p.resource.get("region", "").startswith("e") and s.status == ERROR),
+        ('{ parent.region =~ "e.*" && status = error }', lambda s, p: p.attrs.get(
+            "region", p.resource.get("region", "")).startswith("e") and s.status == ERROR),
     ]
     for text, accept in cases:
         wanted = {}
@@ -302,7 +302,7 @@ def test_a_trace_flushed_into_five_blocks_is_one_trace(clew):
 
 DRILLDOWN = [
     "{nestedSetParent<0 && true}",
-    "{nestedSetParent<0 && resource.service.name=\"shop\" && status=error}",
+    "{nestedSetParent<0 && resource.service.name=\"shop\" && status!=error}",
     "{kind=server && true}",
     "{true && status = error} | select(resource.service.name, event.exception.message, "
     "event.exception.stacktrace) with(most_recent=true)",

@@ -21,8 +21,8 @@ use crate::answers;
 use crate::ask::{TagNamesAsk, TagValuesAsk};
 use crate::root::{Answer, FoundTrace, Missing, Progress};
 use crate::shape::{
-    SearchJson, TagNamesJson, TagNamesV2Json, TagValuesJson, TagValuesV2Json, trace_v1_json,
-    trace_v2_json,
+    SearchJson, TagNamesJson, TagNamesV2Json, TagValuesJson, TagValuesV2Json, explained,
+    trace_v1_json, trace_v2_json,
 };
 
 /// What every request brings along.
@@ -170,12 +170,19 @@ pub(crate) async fn search(State(api): State<Arc<Api>>, uri: Uri, headers: Heade
         let asked = Asked::of(&api, &uri, &headers)?;
         let now = api.deps.clock.now_unix();
         let ask = params::search(&asked.parameters, &api.config.query, now)?;
-        let Answer { value, missing } =
+        let explain = params::explain(&asked.parameters)?;
+        let Answer { value: (value, explanation), missing } =
             answers::search(&api, &asked.tenants, &ask, &Progress::default()).await?;
         let response = if asked.protobuf {
             protobuf(value.encode_to_vec())
         } else {
-            json_of(&SearchJson { response: &value, missing: missing.message().as_deref() })?
+            let missing = missing.message();
+            let explained = explain.then(|| explained(&ask.query, &explanation));
+            json_of(&SearchJson {
+                response: &value,
+                missing: missing.as_deref(),
+                explained: explained.as_ref(),
+            })?
         };
         Ok(api.finish(response, &missing))
     })

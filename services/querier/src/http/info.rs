@@ -10,9 +10,8 @@ use super::fault::Fault;
 use super::reply::json_of;
 
 /// The version of Tempo's API that this one stands for, which Grafana reads as what it may use:
-/// search streaming from 2.2.0 and metrics streaming from 2.7.0. Neither exists here yet, so that a
-/// data source with streaming switched on keeps to plain requests.
-pub(crate) const TEMPO_API_VERSION: &str = "2.1.0";
+/// search streaming from 2.2.0 and metrics streaming from 2.7.0, which does not exist here yet.
+pub(crate) const TEMPO_API_VERSION: &str = "2.6.0";
 
 /// The health check of Grafana's data source.
 pub(crate) async fn echo() -> &'static str {

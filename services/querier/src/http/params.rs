@@ -15,8 +15,18 @@ use crate::ask::{SearchAsk, TagNamesAsk, TagScope, TagValuesAsk, TimeRange};
 use crate::config::QueryConfig;
 
 /// Parameters of a search that are never taken for tags.
-const RESERVED: [&str; 9] =
-    ["q", "tags", "minDuration", "maxDuration", "limit", "spss", "start", "end", "since"];
+const RESERVED: [&str; 10] = [
+    "q",
+    "explain",
+    "tags",
+    "minDuration",
+    "maxDuration",
+    "limit",
+    "spss",
+    "start",
+    "end",
+    "since",
+];
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -57,6 +67,11 @@ pub(crate) fn prune(parameters: &Parameters, limits: &QueryConfig) -> Result<Opt
     };
     let down = depth(parameters, "match_depth", Some(0))?;
     Ok(Some(Prune::new(&query, up, down).map_err(|error| Fault::bad(error.to_string()))?))
+}
+
+/// Whether a search is to be explained.
+pub(crate) fn explain(parameters: &Parameters) -> Result<bool, Fault> {
+    truth(parameters, "explain")
 }
 
 /// A truth value in the spellings that Go's parser takes.

@@ -115,7 +115,7 @@ impl Root {
         let limit = u32::try_from(STEP_TRACES).unwrap_or(u32::MAX);
         let ask = SearchAsk { limit, spans_per_spanset: 1, ..search.clone() };
         let found = self.search(std::slice::from_ref(tenant), &ask, &Progress::default()).await?;
-        let Answer { value, missing } = found;
+        let Answer { value: (value, _), missing } = found;
         complete(&missing)?;
         let ids = value.traces.iter().map(|trace| TraceId::parse_padded(&trace.trace_id));
         ids.collect::<Result<_, _>>()

@@ -36,7 +36,7 @@ impl Progress {
     }
 
     /// More steps are to be done.
-    pub(super) fn expect(&self, steps: usize) {
+    pub(crate) fn expect(&self, steps: usize) {
         if let Some(found) = &self.0 {
             let mut found = found.lock();
             found.steps = found.steps.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX));
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// Steps are done, and these traces are in the answer for now.
-    pub(super) fn report(&self, steps: usize, response: &query::SearchResponse) {
+    pub(crate) fn report(&self, steps: usize, response: &query::SearchResponse) {
         if let Some(found) = &self.0 {
             let mut found = found.lock();
             let traces = response.traces.iter().filter_map(|trace| trace.metadata.clone());

@@ -8,7 +8,7 @@ use clew_model::{ErrorKind, TenantId, Trace, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::{self as query, Inspected, SearchRequest};
 use clew_proto::tempopb;
-use clew_query::{SearchPlan, SplitSet, decode_ids, encode_ids, merge_search};
+use clew_query::{QueryError, SearchPlan, SplitSet, decode_ids, encode_ids, merge_search};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 
@@ -18,11 +18,18 @@ use super::heads::sift;
 use super::missing::Missing;
 use super::run::{Read, Step, bounds};
 use super::snapshot::{BlockRef, Snapshot};
-use super::{Answer, Progress, Root};
+use super::{Answer, Progress, Root, StepCost};
 use crate::ask::{SearchAsk, TimeRange};
 
 /// Split traces that are gathered and judged in one step; fewer where they are large.
 const GATHER_IDS: usize = 256;
+
+/// What a search of one tenant came to.
+struct Searched {
+    response: query::SearchResponse,
+    reach: Reach,
+    costs: Vec<StepCost>,
+}
 
 /// A search, compiled.
 struct Searching<'a> {
@@ -33,7 +40,7 @@ struct Searching<'a> {
 
 #[async_trait]
 impl Read for Searching<'_> {
-    type Value = (query::SearchResponse, Reach);
+    type Value = Searched;
 
     async fn read(
         &self,
@@ -45,7 +52,10 @@ impl Read for Searching<'_> {
         let Searching { plan, ask, progress } = self;
         let range = ask.range.unwrap_or(TimeRange::ALL);
         snapshot.miss_quarantined(range, missing);
-        let split = root.split_set(snapshot, range, missing).await;
+        let mut costs = Vec::new();
+        let (split, nanos) = root.timed(root.split_set(snapshot, range, missing)).await;
+        let named = split.ids().len() as u64;
+        costs.push(StepCost { kept: named, nanos, ..StepCost::new("list split traces", 0) });
         let plan = plan.with_split(split.ids().iter().copied());
         let blocks = snapshot.blocks_in(range, root.horizon(), !split.is_empty());
         let sources = root.blocks.sources(&blocks);
@@ -56,14 +66,22 @@ impl Read for Searching<'_> {
         };
         let leaves = sources.len() + snapshot.cuts.len();
         progress.expect(leaves);
-        let (leaf, heads) = futures::join!(
-            root.blocks.engine().search(&sources, &plan),
-            root.search_heads(snapshot, &request)
+        let ((leaf, of_blocks), (heads, of_heads)) = futures::join!(
+            root.timed(root.blocks.engine().search(&sources, &plan)),
+            root.timed(root.search_heads(snapshot, &request))
         );
         let leaf = leaf.map_err(problem_of)?;
+        let mut cost = StepCost::new("search blocks", sources.len());
+        cost.nanos = of_blocks;
+        cost.add(leaf.response.traces.len(), leaf.response.inspected.as_ref());
+        costs.push(cost);
         root.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
         let Step::Done(heads) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
         let mut responses: Vec<_> = heads.into_iter().map(|(_, response)| response).collect();
+        let mut cost = StepCost::new("search heads", responses.len());
+        cost.nanos = of_heads;
+        responses.iter().for_each(|part| cost.add(part.traces.len(), part.inspected.as_ref()));
+        costs.push(cost);
         responses.push(leaf.response);
         let mut merged = merge_search(responses, &plan);
         let candidates = std::mem::take(&mut merged.split_candidates);
@@ -71,9 +89,13 @@ impl Read for Searching<'_> {
         let mut chunks: Vec<&[TraceId]> = candidates.chunks(GATHER_IDS).collect();
         progress.expect(chunks.len());
         progress.report(leaves, &merged);
+        let mut cost = StepCost::new("gather split traces", candidates.len());
         while let Some(ids) = chunks.pop() {
             let mut lacks = Missing::default();
-            let traces = match root.gather(snapshot, ids, range, last, &mut lacks).await {
+            let gathered = root.gather(snapshot, ids, range, last, &mut lacks);
+            let (gathered, nanos) = root.timed(gathered).await;
+            cost.nanos = cost.nanos.saturating_add(nanos);
+            let traces = match gathered {
                 Ok(Step::Done(traces)) => traces,
                 Ok(Step::Moved) => return Ok(Step::Moved),
                 Err(problem) if is_too_much(&problem) => {
@@ -90,10 +112,13 @@ impl Read for Searching<'_> {
             };
             missing.merge(lacks);
             let judged = root.judge(traces, &plan, missing).await?;
+            judged.iter().for_each(|part| cost.add(part.traces.len(), part.inspected.as_ref()));
+            root.check_cost(&cost.inspected)?;
             merged = merge_search(judged.into_iter().chain([merged]), &plan);
             progress.report(1, &merged);
         }
-        Ok(Step::Done((merged, Reach::of(&blocks))))
+        costs.push(cost);
+        Ok(Step::Done(Searched { response: merged, reach: Reach::of(&blocks), costs }))
     }
 }
 
@@ -107,23 +132,40 @@ impl Root {
         tenants: &[TenantId],
         ask: &SearchAsk,
         progress: &Progress,
-    ) -> Result<Answer<tempopb::SearchResponse>, Problem> {
+    ) -> Result<Answer<(tempopb::SearchResponse, Explanation)>, Problem> {
         let plan = &SearchPlan::from_request(&request_of(ask)).map_err(problem_of)?;
         if plan.is_empty() {
             let value = tempopb::SearchResponse {
                 metrics: Some(tempopb::SearchMetrics::default()),
                 ..tempopb::SearchResponse::default()
             };
-            return Ok(Answer { value, missing: Missing::default() });
+            let explanation = Explanation { plan: plan.explain(), steps: Vec::new() };
+            return Ok(Answer { value: (value, explanation), missing: Missing::default() });
         }
         let (found, missing) = self.run(tenants, &Searching { plan, ask, progress }).await?;
         let mut blocks = Reach::default();
+        let mut explanation = Explanation { plan: plan.explain(), steps: Vec::new() };
         let mut responses = Vec::new();
-        for (response, reach) in found {
+        for Searched { response, reach, costs } in found {
             blocks.add(reach);
             responses.push(response);
+            explanation.steps.extend(costs);
         }
-        Ok(Answer { value: answer_of(merge_search(responses, plan), blocks), missing })
+        let value = answer_of(merge_search(responses, plan), blocks);
+        Ok(Answer { value: (value, explanation), missing })
+    }
+
+    /// Traces that are gathered count against the limits of the whole query.
+    fn check_cost(&self, inspected: &Inspected) -> Result<(), Problem> {
+        let limits = &self.config.query;
+        let too_much = |what, limit| Err(problem_of(QueryError::TooMuch { what, limit }));
+        if inspected.bytes > limits.inspected_bytes_max.0 {
+            return too_much("bytes of spans", limits.inspected_bytes_max.0);
+        }
+        if inspected.spans > limits.inspected_spans_max {
+            return too_much("spans", limits.inspected_spans_max);
+        }
+        Ok(())
     }
 
     /// Judges whole traces. One that is damaged is missing, and the others are judged all the same.
@@ -203,6 +245,15 @@ fn request_of(ask: &SearchAsk) -> SearchRequest {
     }
 }
 
+/// How a search was run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Explanation {
+    /// The plan, a line each.
+    pub(crate) plan: Vec<String>,
+    /// What its steps took, tenant by tenant.
+    pub(crate) steps: Vec<StepCost>,
+}
+
 /// How much a search could have read, for the metrics in its answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Reach {
@@ -223,7 +274,8 @@ impl Reach {
 }
 
 fn answer_of(response: query::SearchResponse, reach: Reach) -> tempopb::SearchResponse {
-    let Inspected { traces, spans, bytes, reads } = response.inspected.unwrap_or_default();
+    let Inspected { traces, spans, bytes, reads, read_bytes, .. } =
+        response.inspected.unwrap_or_default();
     let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let metrics = tempopb::SearchMetrics {
         inspected_traces: small(traces),
@@ -232,6 +284,7 @@ fn answer_of(response: query::SearchResponse, reach: Reach) -> tempopb::SearchRe
         total_blocks: small(reach.blocks),
         total_block_bytes: reach.bytes,
         backend_reads: reads,
+        backend_bytes: read_bytes,
         // Grafana shows the share of jobs done; one that is whole has done its one job.
         completed_jobs: 1,
         total_jobs: 1,

@@ -12,6 +12,8 @@ use super::value::{Attributes, Text};
 pub(crate) struct SearchJson<'a> {
     pub(crate) response: &'a SearchResponse,
     pub(crate) missing: Option<&'a str>,
+    /// How the search was run, if that was asked for.
+    pub(crate) explained: Option<&'a serde_json::Value>,
 }
 
 impl Serialize for SearchJson<'_> {
@@ -25,6 +27,9 @@ impl Serialize for SearchJson<'_> {
         if let Some(message) = self.missing {
             map.serialize_entry("status", PARTIAL)?;
             map.serialize_entry("message", message)?;
+        }
+        if let Some(explained) = self.explained {
+            map.serialize_entry("explain", explained)?;
         }
         map.end()
     }
@@ -215,16 +220,16 @@ mod tests {
         ]
         .concat();
         let response = response();
-        let json = SearchJson { response: &response, missing: None };
+        let json = SearchJson { response: &response, missing: None, explained: None };
         assert_eq!(serde_json::to_string(&json).unwrap(), golden);
     }
 
     #[test]
     fn nothing_found_and_something_missing_are_told_apart() {
         let empty = SearchResponse::default();
-        let whole = SearchJson { response: &empty, missing: None };
+        let whole = SearchJson { response: &empty, missing: None, explained: None };
         assert_eq!(serde_json::to_string(&whole).unwrap(), r#"{"traces":[],"metrics":{}}"#);
-        let part = SearchJson { response: &empty, missing: Some("shard 1: gone") };
+        let part = SearchJson { response: &empty, missing: Some("shard 1: gone"), explained: None };
         assert_eq!(
             serde_json::to_string(&part).unwrap(),
             r#"{"traces":[],"metrics":{},"status":"PARTIAL","message":"shard 1: gone"}"#
