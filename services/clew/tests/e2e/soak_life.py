@@ -144,7 +144,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--store", choices=sorted(stores.STORES), default="rclone")
+    parser.add_argument("--store", choices=sorted(stores.STORES), default="s3rver")
     soak = Soak(parser.parse_args())
     try:
         soak.run()

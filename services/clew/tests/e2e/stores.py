@@ -26,6 +26,7 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".ca
 AZURITE_ACCOUNT = "devstoreaccount1"
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 AZURITE_VERSION = "3.35.0"
+S3RVER_VERSION = "3.7.1"
 
 
 class Store:
@@ -68,13 +69,13 @@ def start(*command, env=None):
                             env={**os.environ, **(env or {})})
 
 
-def s3_settings(port, prefix):
+def s3_settings(port, prefix, key="key", secret="hush-hush"):
     return [
         f"bucket.url=s3://traces{prefix}",
         f"bucket.endpoint=http://127.0.0.1:{port}",
         "bucket.region=us-east-1",
-        "bucket.access_key_id=key",
-        "bucket.secret_access_key=hush-hush",
+        f"bucket.access_key_id={key}",
+        f"bucket.secret_access_key={secret}",
     ]
 
 
@@ -92,31 +93,37 @@ def moto():
     return Store(s3_settings(port, "/deep/prefix"), process, folder)
 
 
-def rclone():
-    """rclone serve s3: an S3 in Go over a folder, without conditional writes."""
+def s3rver():
+    """s3rver: an S3 in JavaScript over a folder, without conditional writes."""
+    program = node_program("s3rver", S3RVER_VERSION, "s3rver")
     [port] = free_ports(1)
-    folder = tempfile.mkdtemp(prefix="clew-rclone-")
-    (pathlib.Path(folder) / "traces").mkdir()
-    process = start(str(BIN / "rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}",
-                    "--auth-key", "key,hush-hush", folder)
+    folder = tempfile.mkdtemp(prefix="clew-s3rver-")
+    process = start("node", str(program), "-d", folder, "-a", "127.0.0.1", "-p", str(port),
+                    "--silent", "--configure-bucket", "traces")
     wait_until(answers_http(f"http://127.0.0.1:{port}/"), process)
-    return Store(s3_settings(port, ""), process, folder)
+    return Store(s3_settings(port, "", "S3RVER", "S3RVER"), process, folder)
+
+
+def node_program(package, version, program):
+    """A program of an npm package, installed once."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    home = CACHE / package
+    path = home / "node_modules" / ".bin" / program
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts",
+             f"{package}@{version}"],
+            cwd=home, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"npm cannot install {package}: {done.stderr[-500:]}")
+    return path
 
 
 def azurite():
     """Azurite: Azure's blob storage in JavaScript."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    home = CACHE / "azurite"
-    program = home / "node_modules" / ".bin" / "azurite-blob"
-    if not program.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts",
-             f"azurite@{AZURITE_VERSION}"],
-            cwd=home, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"npm cannot install azurite: {done.stderr[-500:]}")
+    program = node_program("azurite", AZURITE_VERSION, "azurite-blob")
     [port] = free_ports(1)
     folder = tempfile.mkdtemp(prefix="clew-azurite-")
     process = start("node", str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port),
@@ -148,4 +155,4 @@ def create_container(endpoint, name):
         assert answer.status == 201, answer.status
 
 
-STORES = {"moto": moto, "rclone": rclone, "azurite": azurite}
+STORES = {"moto": moto, "s3rver": s3rver, "azurite": azurite}
