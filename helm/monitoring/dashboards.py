@@ -128,6 +128,16 @@ def overview():
             latency("Duration", "clew_metastore_request_duration_seconds", "method"),
             panel("Leader", (gauge("clew_metastore_leading", "instance", how="max"), "{{instance}}")),
         ]),
+        ("Compactor", [
+            panel("Rate", (rate("clew_compactor_jobs_total"), "jobs"),
+                  (rate("clew_compactor_input_objects_total"), "objects merged"), unit="ops"),
+            panel("Errors", (rate("clew_compactor_jobs_total", "outcome", 'outcome!="ok"'),
+                             "jobs: {{outcome}}"),
+                  (rate("clew_compactor_delete_failures_total"), "deletions"), unit="ops"),
+            latency("Duration", "clew_compactor_job_duration_seconds"),
+            panel("Saturation", (gauge("clew_compactor_jobs_running", "instance"), "{{instance}}"),
+                  (gauge("clew_compactor_live_objects", how="max"), "live objects")),
+        ]),
         ("Querier", [
             panel("Rate", (rate("clew_querier_requests_total", "route"), "{{route}}"), unit="reqps"),
             panel("Errors", (rate("clew_querier_requests_total", "route, code", 'code=~"5.."'),

@@ -29,6 +29,7 @@ const fn set(
 
 const RATE: &str = "a limit of each distributor process, as Tempo's strategy `local`";
 const TRACE_BYTES: &str = "limits what is read; what is larger is stored all the same";
+const RETENTION: &str = "by the time of spans, not of blocks; 0 keeps them for ever in both";
 const NO_GOSSIP: &str = "nodes are known by the metastore (metastore.members), not by gossip";
 const NO_RING: &str = "placement is the metastore's, there is no ring to configure";
 const NO_CACHE: &str = "queriers keep what they read in memory (querier.cache_bytes)";
@@ -111,7 +112,16 @@ const RULES: &[(&str, Rule)] = &[
     ("querier.max_concurrent_queries", set("querier.concurrent_queries_max", count, "")),
     ("querier.search.query_timeout", set("querier.query_timeout", duration, "")),
     ("querier", Rule::Left(NO_FRONTEND)),
+    ("compactor.compaction.block_retention", set("compactor.retention.age", duration, RETENTION)),
     ("compactor", Rule::Left(COMPACTION)),
+    (
+        "backend_scheduler.provider.compaction.compaction.block_retention",
+        set("compactor.retention.age", duration, RETENTION),
+    ),
+    (
+        "backend_worker.compaction.block_retention",
+        set("compactor.retention.age", duration, RETENTION),
+    ),
     ("backend_scheduler", Rule::Left(COMPACTION)),
     ("backend_scheduler_client", Rule::Left(COMPACTION)),
     ("backend_worker", Rule::Left(COMPACTION)),
@@ -154,6 +164,10 @@ const RULES: &[(&str, Rule)] = &[
         "overrides.defaults.read.max_search_duration",
         set("querier.query.search_range_max", duration, ""),
     ),
+    (
+        "overrides.defaults.compaction.block_retention",
+        set("compactor.retention.age", duration, RETENTION),
+    ),
     ("overrides.defaults.compaction", Rule::Left(COMPACTION)),
     ("overrides.defaults.metrics_generator", Rule::Left(LATER_METRICS)),
     ("overrides.defaults.storage", Rule::Left(BLOCKS)),
@@ -165,7 +179,7 @@ const RULES: &[(&str, Rule)] = &[
         set("querier.query.tag_values_bytes_max", bytes, ""),
     ),
     ("overrides.max_search_duration", set("querier.query.search_range_max", duration, "")),
-    ("overrides.block_retention", Rule::Left(COMPACTION)),
+    ("overrides.block_retention", set("compactor.retention.age", duration, RETENTION)),
     ("overrides.metrics_generator", Rule::Left(LATER_METRICS)),
     ("overrides.per_tenant_override", Rule::Left("limits are the same for all tenants")),
     ("overrides.user_configurable_overrides", Rule::Left("limits are the same for all tenants")),
