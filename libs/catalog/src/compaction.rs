@@ -82,7 +82,7 @@ impl Strikes {
 /// How long spans are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// Spans that ended longer ago are dropped; nothing keeps them for ever.
+    /// Spans that arrived longer ago are dropped; nothing keeps them for ever.
     pub age: Option<Duration>,
     /// Of more bytes in the bucket the oldest are dropped; nothing for no bound.
     pub bytes: Option<u64>,
@@ -140,8 +140,6 @@ pub struct JobSpec {
 pub struct TenantTerms {
     /// The tenant.
     pub tenant: TenantId,
-    /// Traces that ended before are dropped.
-    pub expire_before: UnixNanos,
     /// How long the tenant's spans are kept, zero for ever: those of one class are packed together,
     /// so that they also go together.
     pub class: Duration,

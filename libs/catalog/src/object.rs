@@ -190,12 +190,6 @@ impl ObjectMeta {
         self.size.saturating_sub(held)
     }
 
-    /// The latest end of a span in it, as far as it can be believed: a clock of a sender that is
-    /// ahead does not keep its spans for ever.
-    pub fn last_time(&self, block: &TenantBlock) -> UnixNanos {
-        block.max_time.min(self.data_at)
-    }
-
     fn validate_place(&self) -> Result<(), ObjectError> {
         let ObjectKey::Flush(key) = self.key else {
             return match self.level {

@@ -54,7 +54,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionConfig {
-    /// Spans that ended longer ago are dropped; 0 keeps them for ever.
+    /// Spans that arrived longer ago are dropped; 0 keeps them for ever.
     pub age: Span,
     /// Of a tenant that has more bytes in the bucket the oldest are dropped; 0 is no bound.
     pub bytes: Bytes,

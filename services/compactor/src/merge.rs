@@ -66,7 +66,6 @@ struct Work {
     merge: Merge,
     objects: Vec<ObjectKey>,
     excluded: Vec<Excluded>,
-    expire_before: u64,
     elsewhere: Elsewhere,
     limits: (u32, u64),
     writer: BlockWriter,
@@ -81,7 +80,6 @@ struct Counts {
     duplicates: u64,
     joined: u64,
     cleared: u64,
-    expired: u64,
     removed: BTreeMap<DeletionId, (u64, u64)>,
 }
 
@@ -113,7 +111,6 @@ impl TenantMerge {
                 .iter()
                 .map(|input| excluded(spec, &tenant, revision(&input.object)))
                 .collect(),
-            expire_before: terms.expire_before.0,
             elsewhere,
             limits: (config.block_spans_max, config.block_bytes_max.0),
             writer: writer(context, &tenant, spec, &lineage)?,
@@ -213,10 +210,6 @@ fn advance(
                 counts.duplicates += merged.duplicates;
                 counts.joined += u64::from(merged.fragments > 1);
                 let trace = merged.trace;
-                if work.expire_before > 0 && trace.summary().end.0 < work.expire_before {
-                    counts.expired += 1;
-                    continue;
-                }
                 let split = merged.split && work.elsewhere.may_hold(&trace.id);
                 counts.cleared += u64::from(merged.split && !split);
                 counts.spans += trace.spans.len() as u64;
@@ -266,7 +259,6 @@ fn note(metrics: &CompactorMetrics, counts: Counts, removed: &mut BTreeMap<Delet
     metrics.duplicate_spans.inc_by(counts.duplicates);
     metrics.joined_traces.inc_by(counts.joined);
     metrics.cleared_marks.inc_by(counts.cleared);
-    metrics.dropped_traces.with_label_values(&["retention"]).inc_by(counts.expired);
     for (deletion, (traces, spans)) in counts.removed {
         metrics.dropped_traces.with_label_values(&["deletion"]).inc_by(traces);
         let sum = removed.entry(deletion).or_insert(Removed { deletion, traces: 0, spans: 0 });

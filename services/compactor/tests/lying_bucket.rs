@@ -98,7 +98,7 @@ impl CompactionService for Metastore {
             let expires_at = UnixNanos(now.0 + 60_000_000_000);
             let begin = BeginJob { inputs, level, worker: "w".into(), request, expires_at };
             if let JobOutcome::Begun { job } = self.propose(begin) {
-                let spec = self.state.lock().job_spec(job, &options(), now);
+                let spec = self.state.lock().job_spec(job, &options());
                 answer.job = spec.unwrap().encode().into();
             }
         }

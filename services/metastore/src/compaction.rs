@@ -73,7 +73,7 @@ impl Metastore {
             };
             let outcome = self.propose(begin).await?;
             if let JobOutcome::Begun { job: begun } = outcome {
-                let spec = self.read(|state| state.job_spec(begun, &options, now));
+                let spec = self.read(|state| state.job_spec(begun, &options));
                 job = spec.map(|spec| Bytes::from(spec.encode())).unwrap_or_default();
                 break;
             }

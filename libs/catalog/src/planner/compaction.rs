@@ -162,7 +162,7 @@ impl State {
             let expired = |block: &&TenantBlock| {
                 let retention = self.settings(&block.tenant).retention(options.retention);
                 let place = (object.key, block.tenant.clone());
-                retention.age.is_some_and(|age| is_past(object.last_time(block), age, now))
+                retention.age.is_some_and(|age| is_past(object.data_at, age, now))
                     || over.contains(&place)
             };
             let gone: Vec<&TenantBlock> = object.tenants.iter().filter(expired).collect();
@@ -186,9 +186,7 @@ impl State {
             let blocks =
                 objects.values().filter_map(|object| Some((object, object.block(tenant)?)));
             let mut blocks: Vec<_> = blocks.collect();
-            blocks.sort_by_key(|(object, block)| {
-                (std::cmp::Reverse(object.last_time(block)), object.key)
-            });
+            blocks.sort_by_key(|(object, _)| (std::cmp::Reverse(object.data_at), object.key));
             let mut bytes = 0u64;
             for (object, block) in blocks {
                 bytes = bytes.saturating_add(block.length);
@@ -212,12 +210,7 @@ impl State {
     }
 
     /// What whoever does the job has to know; nothing if it has ended.
-    pub fn job_spec(
-        &self,
-        job: JobId,
-        options: &CompactionOptions,
-        now: UnixNanos,
-    ) -> Option<JobSpec> {
+    pub fn job_spec(&self, job: JobId, options: &CompactionOptions) -> Option<JobSpec> {
         let job = self.jobs.get(&job)?;
         let inputs: Vec<Arc<ObjectMeta>> =
             job.inputs.iter().map(|key| self.objects.get(key).cloned()).collect::<Option<_>>()?;
@@ -231,11 +224,7 @@ impl State {
         };
         let terms = |tenant: &&TenantId| {
             let age = self.settings(tenant).retention(options.retention).age;
-            TenantTerms {
-                tenant: (*tenant).clone(),
-                expire_before: age.map_or(UnixNanos(0), |age| before(now, age)),
-                class: age.unwrap_or_default(),
-            }
+            TenantTerms { tenant: (*tenant).clone(), class: age.unwrap_or_default() }
         };
         Some(JobSpec {
             job: job.job,

@@ -122,8 +122,6 @@ struct SpecMessage {
 struct TermsMessage {
     #[prost(string, tag = "1")]
     tenant: String,
-    #[prost(fixed64, tag = "2")]
-    expire_before: u64,
     #[prost(uint64, tag = "3")]
     class: u64,
 }
@@ -260,7 +258,6 @@ pub(crate) fn encode_spec(spec: &JobSpec) -> Vec<u8> {
     };
     let terms = |terms: &TenantTerms| TermsMessage {
         tenant: terms.tenant.to_string(),
-        expire_before: terms.expire_before.0,
         class: nanos(terms.class),
     };
     SpecMessage {
@@ -292,7 +289,6 @@ pub(crate) fn decode_spec(bytes: &[u8]) -> Result<JobSpec, DecodeError> {
     let terms = |message: &TermsMessage| {
         Ok(TenantTerms {
             tenant: tenant(&message.tenant)?,
-            expire_before: UnixNanos(message.expire_before),
             class: Duration::from_nanos(message.class),
         })
     };
