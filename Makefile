@@ -42,7 +42,7 @@ release: system ## Build the binary as it is shipped (slower build, faster progr
 	cargo build --locked --release -p clew --bin clew
 
 .PHONY: test
-test: unit e2e ## Run every test
+test: unit e2e deploy-test ## Run every test
 
 .PHONY: unit
 unit: system ## Run the tests of the crates
@@ -52,6 +52,25 @@ unit: system ## Run the tests of the crates
 e2e: system python ## Run the real binary against real clients, and kill it
 	cargo build --locked --workspace --bins --features clew/failpoints
 	CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
+
+DEPLOY_VENV := $(CACHE)/venv-deploy
+DEPLOY_TOOLS := $(CACHE)/prometheus
+
+.PHONY: deploy-test
+deploy-test: system ## Test chart, image, dashboards, alerts and docs with helm, Prometheus and the binary
+	@.ci/python $(DEPLOY_VENV) services/clew/tests/deploy/requirements.txt
+	@.ci/prometheus $(DEPLOY_TOOLS)
+	cargo build --locked --workspace --bins --features clew/failpoints
+	PATH="$$PATH:$(DEPLOY_TOOLS)/usr/bin" CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest \
+	  $(DEPLOY_VENV)/bin/python -m pytest -q -x -rs services/clew/tests/deploy $(ARGS)
+
+.PHONY: generate
+generate: build ## Make what is derived: schema and README of the chart, rules, dashboards, configuration page
+	@.ci/python $(DEPLOY_VENV) services/clew/tests/deploy/requirements.txt
+	$(DEPLOY_VENV)/bin/python helm/generate.py
+	$(DEPLOY_VENV)/bin/python helm/monitoring/rules.py
+	$(DEPLOY_VENV)/bin/python helm/monitoring/dashboards.py
+	$(DEPLOY_VENV)/bin/python docs/reference.py $(CLEW)
 
 .PHONY: loadtest
 loadtest: build ## Load a fresh local server, check every answer (ARGS="--traces 50000")

@@ -1,5 +1,6 @@
 //! Generates messages and tonic stubs from `/proto`, without an external protobuf compiler.
 
+#[allow(clippy::disallowed_methods, reason = "cargo tells a build script where it is by variables")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Asked for at run time: a build folder may outlive the checkout that it was first used from.
     #[allow(clippy::disallowed_methods, reason = "cargo tells a build script by it where it is")]

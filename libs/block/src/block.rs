@@ -16,7 +16,7 @@ use crate::error::BlockError;
 use crate::filter::TraceFilter;
 use crate::footer::{Codec, Footer, Section, SectionKind};
 use crate::index::{BlockSearch, IndexSections, SearchParts};
-use crate::keys::Keys;
+use crate::keys::{BlockKey, Keys};
 use crate::page::{BlockRecords, Page, PageDirectory, Shapes};
 use crate::records::Describe;
 use crate::traces::TraceTable;
@@ -129,6 +129,12 @@ impl Block {
         &self.split
     }
 
+    /// What each attribute costs in the index, as far as its key table tells: posting lists and
+    /// columns of its own, not its share of the dictionary.
+    pub fn key_costs(&self) -> Vec<KeyCost> {
+        self.keys.all().iter().map(KeyCost::of).collect()
+    }
+
     /// The byte ranges of the block that [`Block::search`] takes, in that order.
     ///
     /// # Errors
@@ -222,6 +228,37 @@ impl Block {
 
     fn unpack(&self, kind: SectionKind, bytes: &Bytes) -> Result<Bytes, BlockError> {
         unpack(kind, self.footer.section(kind)?, bytes.clone())
+    }
+}
+
+/// What an attribute costs in the index of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyCost {
+    /// Whose attribute: `intrinsic`, `span`, `event` or `link`.
+    pub scope: &'static str,
+    /// Its name.
+    pub name: String,
+    /// Bytes of posting lists and columns of its own.
+    pub bytes: u64,
+    /// How many spans have it.
+    pub rows: u64,
+    /// How many distinct values it has; of rare ones each counts.
+    pub values: u64,
+}
+
+impl KeyCost {
+    fn of(key: &BlockKey) -> KeyCost {
+        let rare = [&key.rare_texts, &key.rare_ints, &key.rare_floats];
+        let rare = || rare.iter().filter_map(|rare| rare.as_ref());
+        let bytes = key.postings.len() + rare().map(|rare| rare.place.len()).sum::<usize>();
+        let values = u64::from(key.terms) + rare().map(|rare| u64::from(rare.count)).sum::<u64>();
+        KeyCost {
+            scope: key.scope.as_str(),
+            name: key.name.to_string(),
+            bytes: bytes as u64,
+            rows: u64::from(key.rows),
+            values,
+        }
     }
 }
 

@@ -65,6 +65,28 @@ pub enum SectionKind {
 }
 
 impl SectionKind {
+    const ALL: [SectionKind; 14] = [
+        SectionKind::Pages,
+        SectionKind::PageDirectory,
+        SectionKind::Traces,
+        SectionKind::Resources,
+        SectionKind::Scopes,
+        SectionKind::Filter,
+        SectionKind::SplitIds,
+        SectionKind::Keys,
+        SectionKind::Dictionary,
+        SectionKind::Postings,
+        SectionKind::Columns,
+        SectionKind::Shapes,
+        SectionKind::Locator,
+        SectionKind::Numbers,
+    ];
+
+    /// The name of the section that a footer lists as `kind`, if this release knows it.
+    pub fn name_of(kind: u8) -> Option<&'static str> {
+        SectionKind::ALL.iter().find(|known| **known as u8 == kind).map(|known| known.as_str())
+    }
+
     /// The name used in errors and documents.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 //! - [`write_block`] and [`BlockWriter`]: from tables or merged traces to the bytes of a block.
 //! - [`Block`]: opened from the tail of a block, names the byte ranges of everything else and
 //!   reads them: [`BlockSearch`] for lookups, [`Page`] for spans.
+//! - [`Merge`]: from many blocks of one tenant to the traces of one.
 //! - [`pack`]: joins the blocks of several tenants into one object.
 //!
 //! Pure and synchronous: everything works on byte buffers handed in. Stored bytes are verified
@@ -28,6 +29,7 @@ mod hash;
 mod index;
 mod keys;
 mod lookup;
+mod merge;
 mod object;
 mod packed;
 mod page;
@@ -44,16 +46,17 @@ mod terms;
 mod traces;
 mod writer;
 
-pub use block::{Block, SearchSections, SplitIds};
+pub use block::{Block, KeyCost, SearchSections, SplitIds};
 pub use columns::{Columns, Parent};
 pub use error::BlockError;
 pub use filter::TraceFilter;
 pub use footer::{Codec, FORMAT_VERSION, Footer, Origin, Section, SectionKind, TRAILER_BYTES};
 pub use index::BlockSearch;
+pub use merge::{Merge, MergeStep, Merged, PageWanted};
 pub use object::{TenantEntry, pack};
 pub use page::{BlockRecords, Page, PageDirectory, PageEntry};
 pub use rows::{LookupResult, RowSet};
-pub use table::{Pushed, ROWS_MAX, RowFacts, SpanTable};
+pub use table::{NEWEST_STEP, Pushed, ROWS_MAX, RowFacts, SpanTable};
 pub use tags::{TagName, TagValue, TagValueSink, TagValuesEnd};
 pub use traces::{TraceEntry, TraceExtent, TraceTable};
 pub use writer::{BlockMeta, BlockOptions, BlockWriter, TableRows, TraceMarks, write_block};

@@ -34,6 +34,9 @@ const NO_ROW: u32 = u32::MAX;
 /// The most rows of one table.
 pub const ROWS_MAX: u64 = 1 << 31;
 
+/// So many traces, in the order of their ordinals, share a bound of [`SpanTable::newest_starts`].
+pub const NEWEST_STEP: u32 = 128;
+
 /// What one call of [`SpanTable::push`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pushed {
@@ -88,6 +91,8 @@ pub struct SpanTable {
     /// The trace of each row, apart because a search looks at it for every row it finds.
     trace_of: Vec<u32>,
     traces: Vec<TraceRows>,
+    /// See [`SpanTable::newest_starts`].
+    newest_starts: Vec<u64>,
     /// The traces that are marked as split.
     split: Vec<u32>,
     trace_index: HashTable<u32>,
@@ -110,6 +115,7 @@ impl SpanTable {
             rows: Vec::new(),
             trace_of: Vec::new(),
             traces: Vec::new(),
+            newest_starts: Vec::new(),
             split: Vec::new(),
             trace_index: HashTable::new(),
             resources: Records::new(seed),
@@ -210,6 +216,11 @@ impl SpanTable {
             return ordinal;
         }
         let ordinal = narrow(self.traces.len());
+        // A trace's start can only become earlier.
+        match self.newest_starts.last_mut() {
+            Some(newest) if ordinal % NEWEST_STEP != 0 => *newest = start.max(*newest),
+            _ => self.newest_starts.push(start),
+        }
         self.traces.push(TraceRows {
             id,
             first: row,
@@ -266,6 +277,12 @@ impl SpanTable {
     /// How many traces there are. Their ordinals count from zero in order of first appearance.
     pub fn trace_count(&self) -> u32 {
         narrow(self.traces.len())
+    }
+
+    /// For every [`NEWEST_STEP`] traces in the order of their ordinals a time after which none of
+    /// them starts, nanoseconds since the epoch.
+    pub fn newest_starts(&self) -> &[u64] {
+        &self.newest_starts
     }
 
     /// About how many bytes of memory the table takes, with the buffers it keeps.

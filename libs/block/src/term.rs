@@ -68,6 +68,16 @@ impl KeyScope {
         }
     }
 
+    /// The name used in listings.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            KeyScope::Intrinsic => "intrinsic",
+            KeyScope::Span => "span",
+            KeyScope::Event => "event",
+            KeyScope::Link => "link",
+        }
+    }
+
     /// The key scope of a query's scope, if its attributes are indexed per span.
     pub(crate) const fn of(scope: Scope) -> Option<KeyScope> {
         match scope {

@@ -69,6 +69,7 @@ pub struct BlockWriter {
     assembler: Assembler,
     terms: TermStore,
     guess: KeyGuess,
+    span_bytes: u64,
 }
 
 impl std::fmt::Debug for BlockWriter {
@@ -91,7 +92,18 @@ impl BlockWriter {
             assembler: Assembler::new(options, meta, seed)?,
             terms: TermStore::new(seed),
             guess: KeyGuess::default(),
+            span_bytes: 0,
         })
+    }
+
+    /// How many spans there are so far.
+    pub const fn spans(&self) -> u32 {
+        self.assembler.rows()
+    }
+
+    /// How many bytes of OTLP those are: memory grows with them.
+    pub const fn span_bytes(&self) -> u64 {
+        self.span_bytes
     }
 
     /// Appends a merged trace. A trace without spans is left out.
@@ -103,6 +115,7 @@ impl BlockWriter {
     pub fn push_trace(&mut self, trace: &Trace, marks: TraceMarks) -> Result<(), BlockError> {
         let bytes = trace.spans.iter().map(|span| span.bytes.len()).sum();
         self.terms.reserve(bytes)?;
+        self.span_bytes = self.span_bytes.saturating_add(bytes as u64);
         let first_row = self.assembler.next_row(trace.spans.len())?;
         let mut spans = Vec::with_capacity(trace.spans.len());
         let mut at: Option<(&Arc<ResourceRecord>, &Arc<ScopeRecord>, u32, u32)> = None;

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::deletion::Deletion;
+use crate::key::ObjectKey;
 use crate::object::ObjectMeta;
 use crate::state::Generation;
 use crate::view::{Quarantine, ShardView};
@@ -30,6 +32,15 @@ pub enum ChangeKind {
     ShardOpened(ShardView),
     /// The shard map has a new generation.
     GenerationAdded(Generation),
+    /// Objects are read no longer, and others are, or have another description.
+    ObjectsReplaced {
+        /// Those that are not read any more.
+        gone: Vec<ObjectKey>,
+        /// Those that are read from now on, or otherwise than before.
+        added: Vec<Arc<ObjectMeta>>,
+    },
+    /// Traces were deleted, or are physically gone by now.
+    DeletionChanged(Arc<Deletion>),
 }
 
 /// A bounded list of changes, ascending by revision.

@@ -1,16 +1,17 @@
 //! The commands that change the catalog, each a typed request with a typed answer.
 
-use clew_model::{TenantId, UnixNanos};
+use clew_model::{TenantId, TraceId, UnixNanos};
 use clew_ring::{NodeId, ShardId};
 
-use crate::ident::{ClusterId, DiskId, Incarnation, ReplicaId, RequestId};
+use crate::compaction::TenantSettings;
+use crate::ident::{ClusterId, DeletionId, DiskId, Incarnation, JobId, ReplicaId, RequestId};
 use crate::key::ObjectKey;
 use crate::member::NodeState;
 use crate::member::Roles;
 use crate::object::ObjectMeta;
 use crate::outcome::{
-    ClusterOutcome, FlushOutcome, GenerationOutcome, LeadOutcome, OpenOutcome, Outcome,
-    PlaceOutcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, DeletionOutcome, FlushOutcome, GenerationOutcome, JobOutcome, LeadOutcome,
+    OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
 };
 use crate::topology::ShardLead;
 use crate::wire;
@@ -149,6 +150,122 @@ pub struct AddGeneration {
     pub shard_count: u32,
 }
 
+/// Begins a compaction if all inputs are live and no other job holds them. Repeating a request gives
+/// the same job as long as it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginJob {
+    /// The objects to merge, all of one shard.
+    pub inputs: Vec<ObjectKey>,
+    /// The level of what it makes, at least 1.
+    pub level: u32,
+    /// Who does it, for people.
+    pub worker: String,
+    /// Names this attempt over its retries.
+    pub request: RequestId,
+    /// When another may take over.
+    pub expires_at: UnixNanos,
+}
+
+/// Tells that a job goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewJob {
+    /// The job.
+    pub job: JobId,
+    /// When another may take over.
+    pub expires_at: UnixNanos,
+}
+
+/// What a job left out because of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// The deletion.
+    pub deletion: DeletionId,
+    /// Traces left out.
+    pub traces: u64,
+    /// Spans left out.
+    pub spans: u64,
+}
+
+/// Swaps all inputs of a job for all its outputs, if the job still runs and every input is live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitJob {
+    /// The job.
+    pub job: JobId,
+    /// What it made, already in the bucket.
+    pub outputs: Vec<ObjectMeta>,
+    /// Inputs that stay as they are: no deletion that the job knew of concerns what is in them.
+    pub kept: Vec<ObjectKey>,
+    /// What it left out.
+    pub removed: Vec<Removed>,
+}
+
+/// What a worker holds against an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Striking {
+    /// The object, an input of the job.
+    pub object: ObjectKey,
+    /// How much it counts.
+    pub count: u32,
+    /// What happened; cut to 512 bytes.
+    pub reason: String,
+}
+
+/// Ends a job without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbandonJob {
+    /// The job.
+    pub job: JobId,
+    /// The objects that are to blame.
+    pub strikes: Vec<Striking>,
+}
+
+/// Takes objects or single blocks out of the catalog: their time is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropBlocks {
+    /// Whole objects.
+    pub objects: Vec<ObjectKey>,
+    /// Single tenants' blocks in objects that others still use.
+    pub blocks: Vec<(ObjectKey, TenantId)>,
+}
+
+/// Tells that the bytes of dead objects are gone from the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfirmDeleted {
+    /// The objects.
+    pub objects: Vec<ObjectKey>,
+}
+
+/// Deletes traces from all objects registered before. Repeating a request changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteTraces {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which, at most [`crate::DELETION_TRACES_MAX`].
+    pub ids: Vec<TraceId>,
+    /// How they were chosen, for the record.
+    pub query: String,
+    /// Names this attempt over its retries.
+    pub request: RequestId,
+}
+
+/// Deletes everything that a tenant has, and its settings. Repeating a request changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoveTenant {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Names this attempt over its retries.
+    pub request: RequestId,
+}
+
+/// Gives a tenant settings of its own, or takes them away if all are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetTenant {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Its settings.
+    pub settings: TenantSettings,
+}
+
 /// A change of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is documented at its content")]
@@ -163,9 +280,33 @@ pub enum Command {
     PlaceShard(PlaceShard),
     SetNodeState(SetNodeState),
     AddGeneration(AddGeneration),
+    BeginJob(BeginJob),
+    RenewJob(RenewJob),
+    CommitJob(CommitJob),
+    AbandonJob(AbandonJob),
+    DropBlocks(DropBlocks),
+    ConfirmDeleted(ConfirmDeleted),
+    DeleteTraces(DeleteTraces),
+    RemoveTenant(RemoveTenant),
+    SetTenant(SetTenant),
 }
 
 impl Command {
+    /// Whether it may change nodes, shards or where they are.
+    pub(crate) fn moves_topology(&self) -> bool {
+        matches!(
+            self,
+            Command::CreateCluster(_)
+                | Command::RegisterNode(_)
+                | Command::IssueReplicaId(_)
+                | Command::OpenShardLog(_)
+                | Command::NoteLead(_)
+                | Command::PlaceShard(_)
+                | Command::SetNodeState(_)
+                | Command::AddGeneration(_)
+        )
+    }
+
     /// The command as bytes for the log, with the proposer's time.
     pub fn encode(&self, at: UnixNanos) -> Vec<u8> {
         wire::command::encode(self, at)
@@ -211,4 +352,13 @@ requests! {
     PlaceShard => PlaceOutcome, Outcome::Place(outcome) => outcome;
     SetNodeState => (), Outcome::NodeStateSet => ();
     AddGeneration => GenerationOutcome, Outcome::Generation(outcome) => outcome;
+    BeginJob => JobOutcome, Outcome::Job(outcome) => outcome;
+    RenewJob => JobOutcome, Outcome::Job(outcome) => outcome;
+    CommitJob => JobOutcome, Outcome::Job(outcome) => outcome;
+    AbandonJob => JobOutcome, Outcome::Job(outcome) => outcome;
+    DropBlocks => (), Outcome::Dropped => ();
+    ConfirmDeleted => (), Outcome::Dropped => ();
+    DeleteTraces => DeletionOutcome, Outcome::Deletion(outcome) => outcome;
+    RemoveTenant => DeletionOutcome, Outcome::Deletion(outcome) => outcome;
+    SetTenant => (), Outcome::TenantSet => ();
 }

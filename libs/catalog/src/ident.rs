@@ -44,6 +44,17 @@ pub struct Incarnation(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ReplicaId(pub u64);
 
+/// One attempt at a compaction; a later attempt at the same objects is another job.
+///
+/// It is the revision at which the attempt began, so it is never issued again, and whatever was in
+/// the catalog then has a lower one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// A deletion, by the revision at which it was asked for: it covers what was registered before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeletionId(pub u64);
+
 macro_rules! number_text {
     ($($id:ident),*) => {$(
         impl std::fmt::Display for $id {
@@ -53,7 +64,7 @@ macro_rules! number_text {
         }
     )*};
 }
-number_text!(Incarnation, ReplicaId);
+number_text!(Incarnation, ReplicaId, JobId, DeletionId);
 
 /// A position in a shard's log as a full raft log id; all zero is before the first entry.
 ///

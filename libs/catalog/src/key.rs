@@ -3,9 +3,10 @@
 
 use clew_ring::{SHARDS_MAX, ShardId};
 
-use crate::ident::Incarnation;
+use crate::ident::{Incarnation, JobId};
 
 const FLUSH_PREFIX: &str = "flush/";
+const COMPACTED_PREFIX: &str = "compacted/";
 const SUFFIX: &str = ".clew";
 const SHARD_DIGITS: usize = 5;
 const INDEX_DIGITS: usize = 20;
@@ -34,20 +35,49 @@ pub struct FlushKey {
     pub random: u64,
 }
 
+/// The key of an object that a compaction made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CompactedKey {
+    /// The shard whose objects were merged.
+    pub shard: ShardId,
+    /// The job, which is the only one that can ever register it.
+    pub job: JobId,
+    /// Tells apart the objects of one job.
+    pub random: u64,
+}
+
 /// The key of an object in the bucket, below the bucket's own prefix. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKey {
     /// `flush/<shard>/<incarnation>/<through>-<random>.clew`
     Flush(FlushKey),
+    /// `compacted/<shard>/<job>-<random>.clew`
+    Compacted(CompactedKey),
 }
 
 impl ObjectKey {
     /// The prefix of all flushed objects, for listing.
     pub const FLUSH_PREFIX: &'static str = FLUSH_PREFIX;
 
+    /// The prefix of all objects that compactions made, for listing.
+    pub const COMPACTED_PREFIX: &'static str = COMPACTED_PREFIX;
+
+    /// The lowest of all keys.
+    pub(crate) const LOWEST: ObjectKey = ObjectKey::Flush(FlushKey {
+        shard: ShardId(0),
+        incarnation: Incarnation(0),
+        through: 0,
+        random: 0,
+    });
+
     /// The key of a flush of `shard` through log index `through`; `random` must be fresh.
     pub fn flush(shard: ShardId, incarnation: Incarnation, through: u64, random: u64) -> ObjectKey {
         ObjectKey::Flush(FlushKey { shard, incarnation, through, random })
+    }
+
+    /// The key of an object that `job` makes of objects of `shard`; `random` must be fresh.
+    pub fn compacted(shard: ShardId, job: JobId, random: u64) -> ObjectKey {
+        ObjectKey::Compacted(CompactedKey { shard, job, random })
     }
 
     /// Parses exactly what [`std::fmt::Display`] prints, so that a key has one spelling.
@@ -57,19 +87,24 @@ impl ObjectKey {
     pub fn parse(key: &str) -> Result<ObjectKey, KeyError> {
         parse_flush(key)
             .map(ObjectKey::Flush)
+            .or_else(|| parse_compacted(key).map(ObjectKey::Compacted))
             .ok_or_else(|| KeyError { key: key.chars().take(128).collect() })
     }
 
     /// The shard whose spans the object holds.
     pub fn shard(&self) -> ShardId {
-        let ObjectKey::Flush(flush) = self;
-        flush.shard
+        match self {
+            ObjectKey::Flush(flush) => flush.shard,
+            ObjectKey::Compacted(compacted) => compacted.shard,
+        }
     }
 
-    /// The incarnation of the log that the object was flushed from.
-    pub fn incarnation(&self) -> Incarnation {
-        let ObjectKey::Flush(flush) = self;
-        flush.incarnation
+    /// The incarnation of the log that the object was flushed from; nothing for a compacted one.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        match self {
+            ObjectKey::Flush(flush) => Some(flush.incarnation),
+            ObjectKey::Compacted(_) => None,
+        }
     }
 }
 
@@ -81,17 +116,34 @@ fn parse_flush(key: &str) -> Option<FlushKey> {
         return None;
     }
     let (through, random) = name.split_once('-')?;
-    let shard: u32 = fixed(shard, SHARD_DIGITS)?.parse().ok()?;
-    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    if shard >= SHARDS_MAX || random.len() != RANDOM_DIGITS || !random.bytes().all(lower_hex) {
-        return None;
-    }
     Some(FlushKey {
-        shard: ShardId(shard),
+        shard: shard_of(shard)?,
         incarnation: Incarnation(plain(incarnation)?),
         through: fixed(through, INDEX_DIGITS)?.parse().ok()?,
-        random: u64::from_str_radix(random, 16).ok()?,
+        random: random_of(random)?,
     })
+}
+
+fn parse_compacted(key: &str) -> Option<CompactedKey> {
+    let rest = key.strip_prefix(COMPACTED_PREFIX)?.strip_suffix(SUFFIX)?;
+    let (shard, name) = rest.split_once('/')?;
+    let (job, random) = name.split_once('-')?;
+    Some(CompactedKey {
+        shard: shard_of(shard)?,
+        job: JobId(fixed(job, INDEX_DIGITS)?.parse().ok()?),
+        random: random_of(random)?,
+    })
+}
+
+fn shard_of(digits: &str) -> Option<ShardId> {
+    let shard: u32 = fixed(digits, SHARD_DIGITS)?.parse().ok()?;
+    (shard < SHARDS_MAX).then_some(ShardId(shard))
+}
+
+fn random_of(digits: &str) -> Option<u64> {
+    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let is_random = digits.len() == RANDOM_DIGITS && digits.bytes().all(lower_hex);
+    is_random.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
 /// `digits` if it is that many decimal digits.
@@ -107,13 +159,20 @@ fn plain(digits: &str) -> Option<u64> {
 
 impl std::fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ObjectKey::Flush(FlushKey { shard, incarnation, through, random }) = self;
-        write!(
-            f,
-            "{FLUSH_PREFIX}{:0SHARD_DIGITS$}/{incarnation}/{through:0INDEX_DIGITS$}-\
-             {random:0RANDOM_DIGITS$x}{SUFFIX}",
-            shard.0
-        )
+        match self {
+            ObjectKey::Flush(FlushKey { shard, incarnation, through, random }) => write!(
+                f,
+                "{FLUSH_PREFIX}{:0SHARD_DIGITS$}/{incarnation}/{through:0INDEX_DIGITS$}-\
+                 {random:0RANDOM_DIGITS$x}{SUFFIX}",
+                shard.0
+            ),
+            ObjectKey::Compacted(CompactedKey { shard, job, random }) => write!(
+                f,
+                "{COMPACTED_PREFIX}{:0SHARD_DIGITS$}/{:0INDEX_DIGITS$}-\
+                 {random:0RANDOM_DIGITS$x}{SUFFIX}",
+                shard.0, job.0
+            ),
+        }
     }
 }
 
@@ -137,6 +196,10 @@ mod tests {
         let text = "flush/00007/12/00000000000000004711-000000000000beef.clew";
         assert_eq!(key.to_string(), text);
         assert_eq!(ObjectKey::parse(text), Ok(key));
+        let key = ObjectKey::compacted(ShardId(7), JobId(4_711), 0xbeef);
+        let text = "compacted/00007/00000000000000004711-000000000000beef.clew";
+        assert_eq!(key.to_string(), text);
+        assert_eq!(ObjectKey::parse(text), Ok(key));
     }
 
     #[test]
@@ -157,6 +220,11 @@ mod tests {
             "flush/00007//00000000000000004711-000000000000beef.clew",
             "flush/00007/12/0000000000000000471é-000000000000beef.clew",
             "/flush/00007/12/00000000000000004711-000000000000beef.clew",
+            "compacted/7/00000000000000004711-000000000000beef.clew",
+            "compacted/00007/4711-000000000000beef.clew",
+            "compacted/00007/12/00000000000000004711-000000000000beef.clew",
+            "compacted/00007/../00000000000000004711-000000000000beef.clew",
+            "compacted/00007/99999999999999999999-000000000000beef.clew",
         ] {
             assert!(ObjectKey::parse(text).is_err(), "{text}");
         }

@@ -16,11 +16,16 @@
 //! - An incarnation and a replica id are issued once.
 //! - An object is in the index of a tenant if and only if it has a block of the tenant that is not
 //!   quarantined.
+//! - An object is live, dead, or unknown. What a compaction reads becomes dead in the command that
+//!   makes what it wrote live; dead ones become unknown only when their bytes are gone.
+//! - A live object is an input of one job at most.
 //! - Every command may be repeated: the second time changes nothing but the revision and the time
 //!   (and, for a node, when it was last seen).
 
 mod changes;
 mod command;
+mod compaction;
+mod deletion;
 mod error;
 mod ident;
 mod key;
@@ -38,21 +43,29 @@ mod wire;
 pub use changes::{Change, ChangeKind};
 pub use clew_ring::{MapGeneration, MapShard, NodeId, ShardId, ShardMap};
 pub use command::{
-    AddGeneration, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster,
-    IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock, RegisterNode, Request,
-    SetNodeState,
+    AbandonJob, AddGeneration, BeginJob, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush,
+    CommitJob, ConfirmDeleted, CreateCluster, DeleteTraces, DropBlocks, IssueReplicaId, NoteLead,
+    OpenShardLog, PlaceShard, QuarantineBlock, RegisterNode, RemoveTenant, Removed, RenewJob,
+    Request, SetNodeState, SetTenant, Striking,
 };
+pub use compaction::{
+    DeadObject, JOB_INPUTS_MAX, Job, JobSpec, LEVEL_MAX, Retention, STRIKES_MAX,
+    STRIKES_OF_FAILURE, STRIKES_OF_SILENCE, Strikes, TenantSettings, TenantTerms,
+};
+pub use deletion::{DELETION_QUERY_BYTES_MAX, DELETION_TRACES_MAX, Deletion, DeletionScope};
 pub use error::DecodeError;
-pub use ident::{ClusterId, DiskId, Incarnation, LogPoint, ReplicaId, RequestId};
-pub use key::{FlushKey, KeyError, ObjectKey};
+pub use ident::{
+    ClusterId, DeletionId, DiskId, Incarnation, JobId, LogPoint, ReplicaId, RequestId,
+};
+pub use key::{CompactedKey, FlushKey, KeyError, ObjectKey};
 pub use member::{NodeInfo, NodeState, Roles};
 pub use memory::{Answered, MemoryCatalog};
 pub use object::{OBJECT_BYTES_MAX, OBJECT_TENANTS_MAX, ObjectError, ObjectMeta, TenantBlock};
 pub use outcome::{
-    ClusterOutcome, FlushOutcome, GenerationOutcome, LeadOutcome, OpenOutcome, Outcome,
-    PlaceOutcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, DeletionOutcome, FlushOutcome, GenerationOutcome, JobOutcome, LeadOutcome,
+    OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
 };
-pub use planner::plan_places;
+pub use planner::{CompactionOptions, PlannedJob, plan_places};
 pub use state::{Generation, Liveness, ReplicaInfo, ShardLog, State};
 pub use topology::{ShardLead, ShardPlace, SharedTopology, Topology};
 pub use view::{Members, Quarantine, ShardView, View, decode_changes, encode_changes};

@@ -1,7 +1,7 @@
 //! What the catalog knows about an object: its place in its shard's log and its directory of tenant
 //! blocks.
 
-use clew_model::{TenantId, UnixNanos};
+use clew_model::{TenantId, TraceId, UnixNanos};
 use clew_ring::ShardId;
 
 use crate::error::DecodeError;
@@ -37,6 +37,16 @@ pub struct TenantBlock {
     pub traces: u64,
     /// How many of those traces may have spans elsewhere.
     pub splits: u64,
+    /// The lowest and the highest trace id, where a compaction cut the tenant's traces into several
+    /// blocks. Flushed blocks hold ids of every size, and nothing is noted.
+    pub ids: Option<(TraceId, TraceId)>,
+}
+
+impl TenantBlock {
+    /// Whether the block can hold a trace of that id, as far as the catalog knows.
+    pub fn may_hold(&self, id: &TraceId) -> bool {
+        self.ids.is_none_or(|(lowest, highest)| lowest <= *id && *id <= highest)
+    }
 }
 
 /// An object of the catalog.
@@ -46,14 +56,19 @@ pub struct ObjectMeta {
     pub key: ObjectKey,
     /// Its size in bytes.
     pub size: u64,
-    /// It holds the spans of its shard's log after this index.
+    /// A flushed one holds the spans of its shard's log after this index.
     pub from: u64,
-    /// It holds the spans of its shard's log up to and with this entry.
+    /// A flushed one holds the spans of its shard's log up to and with this entry.
     pub through: LogPoint,
     /// 0 for a flushed object; compaction makes higher ones.
     pub level: u32,
     /// When it was registered. What the proposer writes here is replaced by the catalog's time.
     pub created_at: UnixNanos,
+    /// When the youngest of the flushes in it was registered. Decided by the catalog.
+    pub data_at: UnixNanos,
+    /// Deletions after this revision concern what is in it: for a flushed object when it was
+    /// registered, for a compacted one when its job began. Decided by the catalog.
+    pub revision: u64,
     /// Its blocks, sorted by tenant, one for each.
     pub tenants: Vec<TenantBlock>,
 }
@@ -61,6 +76,12 @@ pub struct ObjectMeta {
 /// Why the description of an object is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
+    /// A flush that claims to be a compaction, or the reverse.
+    #[error("the object's level does not fit its key: {level}")]
+    Level {
+        /// Its level.
+        level: u32,
+    },
     /// The key's index is not the one it is registered for.
     #[error("the object's key is for another log index: {index}")]
     OtherIndex {
@@ -120,8 +141,8 @@ impl ObjectMeta {
         self.key.shard()
     }
 
-    /// The incarnation of the log it was flushed from.
-    pub fn incarnation(&self) -> Incarnation {
+    /// The incarnation of the log it was flushed from; nothing for a compacted one.
+    pub fn incarnation(&self) -> Option<Incarnation> {
         self.key.incarnation()
     }
 
@@ -136,14 +157,7 @@ impl ObjectMeta {
     /// # Errors
     /// The first [`ObjectError`] found.
     pub fn validate(&self) -> Result<(), ObjectError> {
-        let ObjectKey::Flush(key) = self.key;
-        let (from, through) = (self.from, self.through.index);
-        if key.through != through {
-            return Err(ObjectError::OtherIndex { index: through });
-        }
-        if from >= through {
-            return Err(ObjectError::EmptyRange { from, through });
-        }
+        self.validate_place()?;
         if self.size == 0 || self.size > OBJECT_BYTES_MAX {
             return Err(ObjectError::Size { size: self.size });
         }
@@ -164,6 +178,45 @@ impl ObjectMeta {
     }
 }
 
+impl ObjectMeta {
+    /// How many spans its blocks hold.
+    pub fn spans(&self) -> u64 {
+        self.tenants.iter().fold(0, |sum, block| sum.saturating_add(block.spans))
+    }
+
+    /// Bytes that belong to no block any more.
+    pub fn dead_bytes(&self) -> u64 {
+        let held = self.tenants.iter().fold(0u64, |sum, block| sum.saturating_add(block.length));
+        self.size.saturating_sub(held)
+    }
+
+    /// The latest end of a span in it, as far as it can be believed: a clock of a sender that is
+    /// ahead does not keep its spans for ever.
+    pub fn last_time(&self, block: &TenantBlock) -> UnixNanos {
+        block.max_time.min(self.data_at)
+    }
+
+    fn validate_place(&self) -> Result<(), ObjectError> {
+        let ObjectKey::Flush(key) = self.key else {
+            return match self.level {
+                0 => Err(ObjectError::Level { level: 0 }),
+                _ => Ok(()),
+            };
+        };
+        let (from, through) = (self.from, self.through.index);
+        if self.level != 0 {
+            return Err(ObjectError::Level { level: self.level });
+        }
+        if key.through != through {
+            return Err(ObjectError::OtherIndex { index: through });
+        }
+        if from >= through {
+            return Err(ObjectError::EmptyRange { from, through });
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +232,7 @@ mod tests {
             spans: 1,
             traces: 1,
             splits: 0,
+            ids: Some((TraceId([1; 16]), TraceId([2; 16]))),
         };
         ObjectMeta {
             key: ObjectKey::flush(ShardId(0), Incarnation(1), 9, 1),
@@ -187,6 +241,8 @@ mod tests {
             through: LogPoint { term: 1, leader: 1, index: 9 },
             level: 0,
             created_at: UnixNanos(0),
+            data_at: UnixNanos(7),
+            revision: 8,
             tenants: vec![block("a", 0), block("b", 50)],
         }
     }
@@ -210,7 +266,8 @@ mod tests {
     #[test]
     fn inconsistent_objects_are_refused() {
         type Change = fn(&mut ObjectMeta);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 9] = [
+            (|o| o.level = 1, "the object's level does not fit its key: 1"),
             (|o| o.through.index = 10, "the object's key is for another log index: 10"),
             (|o| o.from = 9, "the object covers no log entry: from 9 through 9"),
             (|o| o.size = 0, "the object's size is out of bounds: 0"),

@@ -4,7 +4,7 @@
 use clew_model::ErrorKind;
 
 use crate::error::DecodeError;
-use crate::ident::{ClusterId, Incarnation, LogPoint, ReplicaId};
+use crate::ident::{ClusterId, DeletionId, Incarnation, JobId, LogPoint, ReplicaId};
 
 /// The answer to [`crate::CreateCluster`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +100,35 @@ pub enum PlaceOutcome {
     Conflict,
     /// No such log is open.
     Closed,
+}
+
+/// The answer to commands about compactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// Of [`crate::BeginJob`]: it runs.
+    Begun {
+        /// Its id.
+        job: JobId,
+    },
+    /// Of [`crate::RenewJob`].
+    Renewed,
+    /// Of [`crate::CommitJob`]: queries read what it made, from now on or already.
+    Committed,
+    /// Of [`crate::AbandonJob`].
+    Abandoned,
+    /// Of all of them: an input is not live, another job holds it, or the job ended before. What
+    /// was made is dead.
+    Superseded,
+}
+
+/// The answer to [`crate::DeleteTraces`] and [`crate::RemoveTenant`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletionOutcome {
+    /// No query that begins from now on sees what is deleted.
+    Accepted {
+        /// Names the deletion.
+        deletion: DeletionId,
+    },
 }
 
 /// The answer to [`crate::AddGeneration`].
@@ -207,6 +236,14 @@ pub enum Outcome {
     NodeStateSet,
     /// Of [`crate::AddGeneration`].
     Generation(GenerationOutcome),
+    /// Of the commands about compactions.
+    Job(JobOutcome),
+    /// Of [`crate::DropBlocks`] and [`crate::ConfirmDeleted`].
+    Dropped,
+    /// Of [`crate::DeleteTraces`] and [`crate::RemoveTenant`].
+    Deletion(DeletionOutcome),
+    /// Of [`crate::SetTenant`].
+    TenantSet,
     /// Of any command: nothing changed.
     Refused(Refusal),
 }

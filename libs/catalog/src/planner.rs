@@ -11,6 +11,10 @@
 //!   replica it waits for has died.
 //! - Leaders are spread evenly, and stay where they are as long as that is even.
 
+mod compaction;
+
+pub use self::compaction::{CompactionOptions, PlannedJob};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use clew_ring::{Candidate, NodeId, Placement, ShardId};

@@ -3,13 +3,15 @@
 //! [`State::apply`] depends on the state and the command alone, so every replica that has applied
 //! the same log holds the same state, byte for byte in [`State::encode`].
 
+mod compaction;
+mod deletions;
 mod logs;
 mod members;
 mod places;
 
 pub(crate) use logs::{index_object, remove_block};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use clew_model::{TenantId, UnixNanos};
@@ -17,7 +19,11 @@ use clew_ring::{MapGeneration, NodeId, ShardId, ShardMap};
 
 use crate::changes::{Change, ChangeKind, ChangeLog};
 use crate::command::Command;
-use crate::ident::{ClusterId, DiskId, Incarnation, LogPoint, ReplicaId, RequestId};
+use crate::compaction::{DeadObject, Job, Strikes, TenantSettings};
+use crate::deletion::Deletion;
+use crate::ident::{
+    ClusterId, DeletionId, DiskId, Incarnation, JobId, LogPoint, ReplicaId, RequestId,
+};
 use crate::key::ObjectKey;
 use crate::member::NodeInfo;
 use crate::object::ObjectMeta;
@@ -70,7 +76,7 @@ pub struct ReplicaInfo {
 /// What may still become of an object found in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// The catalog refers to it.
+    /// The catalog refers to it, be it as dead.
     Registered,
     /// It may be registered later, or this catalog is older than the object.
     MayRegister,
@@ -94,6 +100,22 @@ pub struct State {
     pub(crate) shards: BTreeMap<ShardId, ShardLog>,
     pub(crate) objects: BTreeMap<ObjectKey, Arc<ObjectMeta>>,
     pub(crate) quarantined: BTreeMap<(TenantId, ObjectKey), Quarantine>,
+    /// Compactions under way.
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// The last jobs that were committed, oldest first.
+    pub(crate) finished: VecDeque<JobId>,
+    /// Objects whose bytes still have to go.
+    pub(crate) dead: BTreeMap<ObjectKey, DeadObject>,
+    /// What compactions hold against live objects.
+    pub(crate) strikes: BTreeMap<ObjectKey, Strikes>,
+    /// What tenants have of their own.
+    pub(crate) settings: BTreeMap<TenantId, TenantSettings>,
+    /// Deletions under way, and the record of those that are done.
+    pub(crate) deletions: BTreeMap<DeletionId, Arc<Deletion>>,
+    /// The last revision at which objects or blocks were dropped.
+    pub(crate) dropped_at: u64,
+    /// Derived: the job that holds an object.
+    pub(crate) busy: BTreeMap<ObjectKey, JobId>,
     /// Derived: what queries of a tenant read, without its quarantined blocks.
     pub(crate) by_tenant: TenantObjects,
     /// Derived: the latest changes, for readers that follow.
@@ -131,7 +153,7 @@ impl State {
             Err(refusal) => return Outcome::Refused(refusal),
         };
         self.now = self.now.max(at);
-        let moves = !matches!(command, Command::CommitFlush(_) | Command::QuarantineBlock(_));
+        let moves = command.moves_topology();
         if self.cluster.is_none() && !matches!(command, Command::CreateCluster(_)) {
             return Outcome::Refused(Refusal::NoCluster);
         }
@@ -146,6 +168,15 @@ impl State {
             Command::PlaceShard(command) => self.place_shard(command),
             Command::SetNodeState(command) => self.set_node_state(command),
             Command::AddGeneration(command) => self.add_generation(&command),
+            Command::BeginJob(command) => self.begin_job(command),
+            Command::RenewJob(command) => Ok(self.renew_job(&command)),
+            Command::CommitJob(command) => self.commit_job(command),
+            Command::AbandonJob(command) => Ok(self.abandon_job(command)),
+            Command::DropBlocks(command) => Ok(self.drop_blocks(command)),
+            Command::ConfirmDeleted(command) => Ok(self.confirm_deleted(&command)),
+            Command::DeleteTraces(command) => self.delete_traces(command),
+            Command::RemoveTenant(command) => self.remove_tenant(command),
+            Command::SetTenant(command) => self.set_tenant(command),
         };
         if moves && result.is_ok() {
             self.topology_revision = self.revision;
@@ -260,8 +291,9 @@ impl State {
         (border == through).then_some(objects)
     }
 
-    /// The objects flushed from the open log of `shard` that were registered at `since` or later,
-    /// oldest first; at most `max` of them, the latest.
+    /// The objects with spans of `shard` whose youngest flush was registered at `since` or later,
+    /// oldest first; at most `max` of them, the latest. Flushes of the open log alone, and what they
+    /// and others were compacted into.
     pub fn flushes_since(
         &self,
         shard: ShardId,
@@ -272,10 +304,49 @@ impl State {
         let first = ObjectKey::flush(shard, incarnation, 0, 0);
         let last = ObjectKey::flush(shard, incarnation, u64::MAX, u64::MAX);
         let latest = self.objects.range(first..=last).rev().map(|(_, object)| object);
-        let mut objects: Vec<_> =
-            latest.take_while(|object| object.created_at >= since).take(max).cloned().collect();
-        objects.reverse();
-        objects
+        let flushed = latest.take_while(|object| object.data_at >= since);
+        let (low, high) = (JobId(0), JobId(u64::MAX));
+        let (low, high) =
+            (ObjectKey::compacted(shard, low, 0), ObjectKey::compacted(shard, high, u64::MAX));
+        let compacted = self.objects.range(low..=high).map(|(_, object)| object);
+        let compacted = compacted.filter(|object| object.data_at >= since);
+        let mut objects: Vec<_> = flushed.chain(compacted).cloned().collect();
+        objects.sort_by_key(|object| (object.data_at, object.key));
+        objects.split_off(objects.len().saturating_sub(max))
+    }
+
+    /// Dead objects, by key.
+    pub fn dead(&self) -> impl ExactSizeIterator<Item = &DeadObject> {
+        self.dead.values()
+    }
+
+    /// Compactions under way, by id.
+    pub fn jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// Deletions under way and done, oldest first.
+    pub fn deletions(&self) -> impl DoubleEndedIterator<Item = &Arc<Deletion>> {
+        self.deletions.values()
+    }
+
+    /// What compactions hold against live objects.
+    pub fn strikes(&self) -> impl Iterator<Item = (&ObjectKey, &Strikes)> {
+        self.strikes.iter()
+    }
+
+    /// What a tenant has of its own.
+    pub fn settings(&self, tenant: &TenantId) -> TenantSettings {
+        self.settings.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// Whether an object of that key shows that the bucket is ahead of this catalog, which then is
+    /// an old backup: nothing in the bucket may be called dead by it.
+    pub fn is_behind(&self, key: &ObjectKey) -> bool {
+        match key {
+            ObjectKey::Flush(flush) => flush.incarnation.0 > self.last_incarnation,
+            ObjectKey::Compacted(compacted) => compacted.job.0 > self.revision,
+        }
     }
 
     /// What may still become of an object of that key.
@@ -283,10 +354,17 @@ impl State {
     /// Only sound if the object was seen in the bucket before this state was read, and if the
     /// catalog is no restored backup.
     pub fn liveness(&self, key: &ObjectKey) -> Liveness {
-        let ObjectKey::Flush(flush) = key;
-        if self.objects.contains_key(key) {
+        if self.objects.contains_key(key) || self.dead.contains_key(key) {
             return Liveness::Registered;
         }
+        let flush = match key {
+            ObjectKey::Flush(flush) => flush,
+            ObjectKey::Compacted(compacted) => {
+                let runs = self.jobs.contains_key(&compacted.job);
+                let is_later = compacted.job.0 > self.revision;
+                return if runs || is_later { Liveness::MayRegister } else { Liveness::Dead };
+            }
+        };
         let open = self.shards.get(&flush.shard);
         let dead = match open {
             _ if flush.incarnation.0 > self.last_incarnation => false,

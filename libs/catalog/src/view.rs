@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use clew_model::{TenantId, UnixNanos};
+use clew_model::{TenantId, TraceId, UnixNanos};
 use clew_ring::{NodeId, ShardId, ShardMap};
 
 use crate::changes::{Change, ChangeKind};
+use crate::deletion::Deletion;
 use crate::error::DecodeError;
-use crate::ident::{ClusterId, Incarnation, LogPoint, ReplicaId};
+use crate::ident::{ClusterId, DeletionId, Incarnation, LogPoint, ReplicaId};
 use crate::key::ObjectKey;
 use crate::member::NodeInfo;
 use crate::object::{ObjectMeta, TenantBlock};
@@ -72,6 +73,8 @@ pub struct View {
     pub(crate) scope: Option<BTreeSet<TenantId>>,
     pub(crate) objects: TenantObjects,
     pub(crate) quarantined: BTreeMap<(TenantId, ObjectKey), Quarantine>,
+    /// The deletions under way.
+    pub(crate) deletions: BTreeMap<DeletionId, Arc<Deletion>>,
 }
 
 /// The nodes and the replicas on their disks, at one revision.
@@ -116,6 +119,12 @@ impl State {
             generations: self.generations.clone(),
             shards: self.shard_views(),
             quarantined: quarantined.map(|(place, what)| (place.clone(), what.clone())).collect(),
+            deletions: self
+                .deletions
+                .values()
+                .filter(|deletion| deletion.done_at.is_none() && covered(&deletion.tenant))
+                .map(|deletion| (deletion.id, Arc::clone(deletion)))
+                .collect(),
             scope,
             objects,
         }
@@ -150,12 +159,37 @@ impl View {
 
     /// The damaged blocks of `tenant`, ordered by object key: a query that would read one is partial.
     pub fn quarantined(&self, tenant: &TenantId) -> impl Iterator<Item = &Quarantine> {
-        let lowest = ObjectKey::flush(ShardId(0), Incarnation(0), 0, 0);
         let tenant = tenant.clone();
         self.quarantined
-            .range((tenant.clone(), lowest)..)
+            .range((tenant.clone(), ObjectKey::LOWEST)..)
             .take_while(move |((whose, _), _)| *whose == tenant)
             .map(|(_, quarantine)| quarantine)
+    }
+
+    /// The traces of `tenant` that must not be read from an object of this revision, ascending.
+    pub fn deleted(&self, tenant: &TenantId, revision: u64) -> Vec<TraceId> {
+        let concerning = self.deletions.range(DeletionId(revision.saturating_add(1))..);
+        let concerning = concerning.map(|(_, deletion)| deletion);
+        let mut ids: Vec<TraceId> = concerning
+            .filter(|deletion| deletion.tenant == *tenant && deletion.concerns(revision))
+            .flat_map(|deletion| deletion.ids())
+            .copied()
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The first deletion of `tenant` that concerns an object of this revision: objects with the same
+    /// one have the same traces deleted.
+    pub fn first_deletion(&self, tenant: &TenantId, revision: u64) -> Option<DeletionId> {
+        let later = self.deletions.range(DeletionId(revision.saturating_add(1))..);
+        later.map(|(_, deletion)| deletion).find(|d| d.tenant == *tenant).map(|d| d.id)
+    }
+
+    /// The deletions under way that the view covers, oldest first.
+    pub fn deletions(&self) -> impl Iterator<Item = &Arc<Deletion>> {
+        self.deletions.values()
     }
 
     /// The tenants that have blocks to read in this view.
@@ -177,6 +211,8 @@ impl View {
                 ChangeKind::GenerationAdded(generation) => {
                     self.generations.push(generation.clone());
                 }
+                ChangeKind::ObjectsReplaced { gone, added } => self.replace_objects(gone, added),
+                ChangeKind::DeletionChanged(deletion) => self.note_deletion(deletion),
             }
         }
         self.revision = self.revision.max(revision);
@@ -184,7 +220,7 @@ impl View {
 
     fn add_object(&mut self, object: &Arc<ObjectMeta>) {
         if let Some(shard) = self.shards.get_mut(&object.shard())
-            && shard.incarnation == object.incarnation()
+            && Some(shard.incarnation) == object.incarnation()
         {
             shard.watermark = object.through;
         }
@@ -198,6 +234,40 @@ impl View {
             scope.is_none_or(|scope| scope.contains(tenant))
                 && !quarantined.contains_key(&(tenant.clone(), object.key))
         });
+    }
+
+    fn replace_objects(&mut self, gone: &[ObjectKey], added: &[Arc<ObjectMeta>]) {
+        let old = gone.iter().chain(added.iter().map(|object| &object.key));
+        for key in old {
+            let whose: Vec<TenantId> = self
+                .objects
+                .iter()
+                .filter(|(_, objects)| objects.contains_key(key))
+                .map(|(tenant, _)| tenant.clone())
+                .collect();
+            for tenant in whose {
+                remove_block(&mut self.objects, &tenant, key);
+            }
+        }
+        for object in added {
+            self.list_object(object);
+        }
+        let is_gone = |key: &ObjectKey| gone.contains(key);
+        let lost = |tenant: &TenantId, key: &ObjectKey| {
+            added.iter().any(|object| object.key == *key && object.block(tenant).is_none())
+        };
+        self.quarantined.retain(|(tenant, key), _| !is_gone(key) && !lost(tenant, key));
+    }
+
+    fn note_deletion(&mut self, deletion: &Arc<Deletion>) {
+        if !self.covers(&deletion.tenant) {
+            return;
+        }
+        if deletion.done_at.is_some() {
+            self.deletions.remove(&deletion.id);
+        } else {
+            self.deletions.insert(deletion.id, Arc::clone(deletion));
+        }
     }
 
     fn quarantine(&mut self, quarantine: &Quarantine) {

@@ -2,6 +2,8 @@
 //! field must mean what it always meant when it is missing.
 
 pub(crate) mod command;
+pub(crate) mod compaction;
+pub(crate) mod job_commands;
 pub(crate) mod outcome;
 pub(crate) mod snapshot;
 pub(crate) mod topology;
@@ -9,12 +11,12 @@ pub(crate) mod view;
 
 use std::sync::Arc;
 
-use clew_model::{TenantId, UnixNanos};
+use clew_model::{TenantId, TraceId, UnixNanos};
 use clew_ring::{MapGeneration, MapShard, NodeId, SHARDS_MAX, ShardId};
 
 use crate::error::DecodeError;
-use crate::ident::{Incarnation, LogPoint, ReplicaId};
-use crate::key::{FlushKey, ObjectKey};
+use crate::ident::{Incarnation, JobId, LogPoint, ReplicaId};
+use crate::key::{CompactedKey, FlushKey, ObjectKey};
 use crate::member::{NodeInfo, NodeState, Roles};
 use crate::object::{ObjectMeta, TenantBlock};
 use crate::state::{Generation, ReplicaInfo};
@@ -32,7 +34,7 @@ pub(crate) struct PointMessage {
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct KeyMessage {
-    /// 0: a flush.
+    /// 0: a flush, 1: made by a compaction.
     #[prost(uint32, tag = "1")]
     pub(crate) kind: u32,
     #[prost(uint32, tag = "2")]
@@ -43,6 +45,8 @@ pub(crate) struct KeyMessage {
     pub(crate) through: u64,
     #[prost(fixed64, tag = "5")]
     pub(crate) random: u64,
+    #[prost(uint64, tag = "6")]
+    pub(crate) job: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -68,6 +72,9 @@ pub(crate) struct BlockMessage {
     pub(crate) traces: u64,
     #[prost(uint64, tag = "10")]
     pub(crate) splits: u64,
+    /// Lowest and highest trace id, 16 bytes each, or nothing.
+    #[prost(bytes = "vec", tag = "11")]
+    pub(crate) ids: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -86,6 +93,11 @@ pub(crate) struct ObjectMessage {
     pub(crate) created_at: u64,
     #[prost(message, repeated, tag = "7")]
     pub(crate) blocks: Vec<BlockMessage>,
+    /// Missing in an object that was written before there was compaction: as `created_at`.
+    #[prost(fixed64, optional, tag = "8")]
+    pub(crate) data_at: Option<u64>,
+    #[prost(uint64, tag = "9")]
+    pub(crate) revision: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -207,16 +219,34 @@ pub(crate) fn point(message: Option<PointMessage>) -> LogPoint {
 
 impl From<ObjectKey> for KeyMessage {
     fn from(key: ObjectKey) -> KeyMessage {
-        let ObjectKey::Flush(FlushKey { shard, incarnation, through, random }) = key;
-        KeyMessage { kind: 0, shard: shard.0, incarnation: incarnation.0, through, random }
+        match key {
+            ObjectKey::Flush(FlushKey { shard, incarnation, through, random }) => KeyMessage {
+                kind: 0,
+                shard: shard.0,
+                incarnation: incarnation.0,
+                through,
+                random,
+                job: 0,
+            },
+            ObjectKey::Compacted(CompactedKey { shard, job, random }) => {
+                let job = job.0;
+                KeyMessage { kind: 1, shard: shard.0, incarnation: 0, through: 0, random, job }
+            }
+        }
     }
 }
 
 pub(crate) fn key(message: Option<KeyMessage>) -> Result<ObjectKey, DecodeError> {
-    let Some(KeyMessage { kind: 0, shard: number, incarnation, through, random }) = message else {
-        return Err(DecodeError::Inconsistent { what: "object key" });
-    };
-    Ok(ObjectKey::flush(shard(number)?, Incarnation(incarnation), through, random))
+    let inconsistent = DecodeError::Inconsistent { what: "object key" };
+    let KeyMessage { kind, shard: number, incarnation, through, random, job } =
+        message.ok_or(inconsistent.clone())?;
+    match (kind, incarnation, through, job) {
+        (0, _, _, 0) => {
+            Ok(ObjectKey::flush(shard(number)?, Incarnation(incarnation), through, random))
+        }
+        (1, 0, 0, _) => Ok(ObjectKey::compacted(shard(number)?, JobId(job), random)),
+        _ => Err(inconsistent),
+    }
 }
 
 /// An object as a message; `place` gives a tenant's place in a table, or 0 to spell it out.
@@ -237,6 +267,7 @@ pub(crate) fn object_message(
             spans: block.spans,
             traces: block.traces,
             splits: block.splits,
+            ids: block.ids.map_or_else(Vec::new, |(low, high)| [low.0, high.0].concat()),
         }
     };
     ObjectMessage {
@@ -247,6 +278,8 @@ pub(crate) fn object_message(
         level: object.level,
         created_at: object.created_at.0,
         blocks: object.tenants.iter().map(block).collect(),
+        data_at: Some(object.data_at.0),
+        revision: object.revision,
     }
 }
 
@@ -274,6 +307,7 @@ pub(crate) fn object(
             spans: block.spans,
             traces: block.traces,
             splits: block.splits,
+            ids: trace_ids(&block.ids)?,
         })
     };
     Ok(ObjectMeta {
@@ -283,8 +317,18 @@ pub(crate) fn object(
         through: point(message.through),
         level: message.level,
         created_at: UnixNanos(message.created_at),
+        data_at: UnixNanos(message.data_at.unwrap_or(message.created_at)),
+        revision: message.revision,
         tenants: message.blocks.iter().map(block).collect::<Result<_, DecodeError>>()?,
     })
+}
+
+fn trace_ids(bytes: &[u8]) -> Result<Option<(TraceId, TraceId)>, DecodeError> {
+    match bytes.as_chunks::<16>() {
+        ([], []) => Ok(None),
+        ([low, high], []) => Ok(Some((TraceId(*low), TraceId(*high)))),
+        _ => Err(DecodeError::Inconsistent { what: "trace ids" }),
+    }
 }
 
 pub(crate) fn generation_message(generation: &Generation) -> GenerationMessage {

@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clew_catalog::*;
-use clew_model::{TenantId, UnixNanos};
+use clew_model::{TenantId, TraceId, UnixNanos};
 
 fn history() -> Vec<(UnixNanos, Command)> {
     let node = NodeId::parse("ingester-0").unwrap();
@@ -21,6 +22,7 @@ fn history() -> Vec<(UnixNanos, Command)> {
         spans: 300,
         traces: 20,
         splits: 3,
+        ids: None,
     };
     let object = |from, through, random| ObjectMeta {
         key: ObjectKey::flush(ShardId(1), Incarnation(1), through, random),
@@ -29,6 +31,8 @@ fn history() -> Vec<(UnixNanos, Command)> {
         through: LogPoint { term: 2, leader: 1, index: through },
         level: 0,
         created_at: UnixNanos(0),
+        data_at: UnixNanos(0),
+        revision: 0,
         tenants: vec![block("anvil", 0, 2_000), block("bellows", 2_000, 3_000)],
     };
     let commands = vec![
@@ -75,8 +79,75 @@ fn history() -> Vec<(UnixNanos, Command)> {
         Command::SetNodeState(SetNodeState { node: node3, state: NodeState::Draining }),
         Command::AddGeneration(AddGeneration { after: 1, shard_count: 3 }),
     ];
+    let commands: Vec<Command> = commands.into_iter().chain(life(&object)).collect();
     let start = 1_700_000_100_000_000_000;
     commands.into_iter().zip(0..).map(|(c, at)| (UnixNanos(start + at), c)).collect()
+}
+
+/// What becomes of objects. The jobs are named by the revisions at which they begin.
+fn life(object: &dyn Fn(u64, u64, u64) -> ObjectMeta) -> Vec<Command> {
+    let (anvil, bellows) = (TenantId::parse("anvil").unwrap(), TenantId::parse("bellows").unwrap());
+    let second = ObjectKey::flush(ShardId(1), Incarnation(1), 1_800, 0xbeef);
+    let expires_at = UnixNanos(1_700_000_200_000_000_000);
+    let begin = |inputs: Vec<ObjectKey>, request: u8| {
+        Command::BeginJob(BeginJob {
+            inputs,
+            level: 1,
+            worker: "compactor-0".to_owned(),
+            request: RequestId([request; 16]),
+            expires_at,
+        })
+    };
+    let made = |job: u64, random: u64| {
+        let blocks = object(1_800, 2_700, 1).tenants;
+        let ids = Some((TraceId([0x10; 16]), TraceId([0x1f; 16])));
+        ObjectMeta {
+            key: ObjectKey::compacted(ShardId(1), JobId(job), random),
+            from: 0,
+            through: LogPoint::default(),
+            level: 1,
+            tenants: blocks.into_iter().map(|block| TenantBlock { ids, ..block }).collect(),
+            ..object(1_800, 2_700, 1)
+        }
+    };
+    let third = ObjectKey::flush(ShardId(1), Incarnation(1), 2_700, 0xcafe);
+    vec![
+        begin(vec![second], 0xf1),
+        Command::RenewJob(RenewJob { job: JobId(13), expires_at }),
+        Command::DeleteTraces(DeleteTraces {
+            tenant: anvil.clone(),
+            ids: vec![TraceId([0x11; 16]), TraceId([0x12; 16])],
+            query: "{ span.secret != nil }".to_owned(),
+            request: RequestId([0xf2; 16]),
+        }),
+        Command::CommitJob(CommitJob {
+            job: JobId(13),
+            outputs: vec![made(13, 0xabba)],
+            kept: vec![],
+            removed: vec![Removed { deletion: DeletionId(15), traces: 1, spans: 4 }],
+        }),
+        Command::ConfirmDeleted(ConfirmDeleted { objects: vec![second] }),
+        Command::CommitFlush(CommitFlush { object: object(1_800, 2_700, 0xcafe) }),
+        begin(vec![third], 0xf3),
+        Command::AbandonJob(AbandonJob {
+            job: JobId(19),
+            strikes: vec![Striking {
+                object: third,
+                count: STRIKES_OF_FAILURE,
+                reason: "checksum mismatch".to_owned(),
+            }],
+        }),
+        begin(vec![third], 0xf4),
+        Command::SetTenant(SetTenant {
+            tenant: anvil.clone(),
+            settings: TenantSettings { age: Some(Duration::from_secs(72 * 3_600)), bytes: Some(9) },
+        }),
+        Command::DropBlocks(DropBlocks {
+            objects: vec![ObjectKey::flush(ShardId(1), Incarnation(1), 900, 0xfeed)],
+            blocks: vec![(made(13, 0xabba).key, anvil)],
+        }),
+        Command::RemoveTenant(RemoveTenant { tenant: bellows, request: RequestId([0xf5; 16]) }),
+    ]
 }
 
 fn golden(name: &str, written: &[u8]) -> Vec<u8> {

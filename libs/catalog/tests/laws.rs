@@ -24,11 +24,12 @@ fn block(tenant: TenantId, at: u64) -> TenantBlock {
         spans: 10,
         traces: 2,
         splits: 1,
+        ids: None,
     }
 }
 
 fn object(key: ObjectKey, from: u64, term: u64, tenants: u8) -> ObjectMeta {
-    let ObjectKey::Flush(flush) = key;
+    let ObjectKey::Flush(flush) = key else { panic!("a flush") };
     let members = (0..TENANTS.len()).filter(|at| tenants & (1 << at) != 0);
     let blocks = members.zip(0..).map(|(at, place)| block(tenant(at), place)).collect();
     ObjectMeta {
@@ -38,6 +39,8 @@ fn object(key: ObjectKey, from: u64, term: u64, tenants: u8) -> ObjectMeta {
         through: LogPoint { term, leader: 1, index: flush.through },
         level: 0,
         created_at: UnixNanos(0),
+        data_at: UnixNanos(0),
+        revision: 0,
         tenants: blocks,
     }
 }
@@ -197,7 +200,7 @@ proptest! {
                 (&command, &outcome)
             {
                 let log = (c.object.shard(), c.object.incarnation());
-                applied.entry(log).or_default().push((c.object.from, c.object.through.index));
+                applied.entry((log.0, log.1.unwrap())).or_default().push((c.object.from, c.object.through.index));
             }
             for (shard, log) in state.shard_logs() {
                 let known = before.get(&(shard, log.incarnation));
@@ -225,7 +228,8 @@ proptest! {
         for (index, (command, at)) in commands.iter().enumerate() {
             let index = 100 + 2 * index as u64;
             let bytes = steer(&once, command, *at).encode(UnixNanos(*at));
-            let first = once.apply(index + 1, &bytes);
+            let first = once.apply(index, &bytes);
+            once.apply(index + 1, b"");
             prop_assert_eq!(twice.apply(index, &bytes), first.clone());
             let hash = twice.state_hash();
             let again = twice.apply(index, &bytes);

@@ -25,6 +25,29 @@ fn register(catalog: &MemoryCatalog, node: &str) -> NodeId {
     node
 }
 
+#[test]
+fn pods_that_come_and_go_under_new_names_do_not_fill_the_catalog() {
+    let catalog = MemoryCatalog::new();
+    create(&catalog);
+    register(&catalog, "ingester-0");
+    for n in 0..5_000 {
+        let node = NodeId::parse(&format!("querier-{n}")).unwrap();
+        let request = RegisterNode {
+            node,
+            addr: "10.0.0.2:9095".to_owned(),
+            zone: String::new(),
+            capacity: 1,
+            roles: Roles::QUERIER.with(Roles::DISTRIBUTOR),
+        };
+        catalog.propose(request, UnixNanos(AT.0 + n)).unwrap();
+    }
+    let names: Vec<String> = catalog
+        .read(|state| state.topology().nodes.iter().map(|info| info.node.to_string()).collect());
+    assert!(names.len() < 1_100, "{} nodes", names.len());
+    assert!(names.contains(&"ingester-0".to_owned()), "what keeps data is never forgotten");
+    assert!(names.contains(&"querier-4999".to_owned()) && !names.contains(&"querier-0".to_owned()));
+}
+
 fn open(catalog: &MemoryCatalog, replaces: Option<u64>, request: u8) -> OpenOutcome {
     let request = OpenShardLog {
         shard: ShardId(2),
@@ -58,6 +81,7 @@ fn flush(incarnation: u64, from: u64, through: u64, random: u64) -> CommitFlush 
         spans: 3,
         traces: 1,
         splits: 0,
+        ids: None,
     };
     CommitFlush {
         object: ObjectMeta {
@@ -67,6 +91,8 @@ fn flush(incarnation: u64, from: u64, through: u64, random: u64) -> CommitFlush 
             through: point(through),
             level: 0,
             created_at: UnixNanos(1),
+            data_at: UnixNanos(0),
+            revision: 0,
             tenants: vec![block],
         },
     }

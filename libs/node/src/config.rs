@@ -248,7 +248,7 @@ where
     for (name, text) in variables {
         let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { continue };
         match known.iter().find(|key| variable_name(key) == wanted) {
-            Some(key) => set(&mut tree, key, scalar(&text)),
+            Some(key) => set(&mut tree, key, &text),
             None if is_service_link(wanted) => {}
             None => {
                 let message = "no such setting".to_owned();
@@ -259,7 +259,7 @@ where
     for setting in settings {
         let (key, text) =
             setting.split_once('=').ok_or_else(|| ConfigError::Set(setting.clone()))?;
-        set(&mut tree, key.trim(), scalar(text));
+        set(&mut tree, key.trim(), text);
     }
     serde_path_to_error::deserialize(tree).map_err(|error| ConfigError::Key {
         key: error.path().to_string(),
@@ -359,7 +359,7 @@ fn merge(base: &mut Value, over: Value) {
     }
 }
 
-fn set(tree: &mut Value, key: &str, value: Value) {
+fn set(tree: &mut Value, key: &str, text: &str) {
     let mut place = tree;
     for part in key.split('.') {
         if !place.is_object() {
@@ -368,12 +368,18 @@ fn set(tree: &mut Value, key: &str, value: Value) {
         let Value::Object(map) = place else { return };
         place = map.entry(part.to_owned()).or_insert(Value::Null);
     }
-    *place = value;
+    *place = scalar(text, place);
 }
 
-/// A value from a command line or variable: YAML, so that numbers, booleans and lists work.
-fn scalar(text: &str) -> Value {
-    serde_yaml_ng::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+/// A value from a command line or variable: YAML, so that numbers, booleans and lists work. What was a
+/// text stays one, also if it is empty or looks like something else: a zone may be called `1`, and a
+/// secret may be all digits.
+fn scalar(text: &str, before: &Value) -> Value {
+    match serde_yaml_ng::from_str(text) {
+        Ok(parsed @ Value::String(_)) => parsed,
+        Ok(parsed) if !before.is_string() => parsed,
+        _ => Value::String(text.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -441,6 +447,18 @@ mod tests {
         assert!(variable.contains("CLEW_FLUSH_AGE"), "{variable}");
         let size = load_text("", &[], &["flush.max_bytes=-1"]).unwrap_err().to_string();
         assert!(size.contains("flush.max_bytes") && size.contains("64MiB"), "{size}");
+    }
+
+    #[test]
+    fn texts_stay_texts_whatever_they_look_like() {
+        for text in ["", "1", "0123", "true", "null", "~", "1e5", "[a]"] {
+            let sample = load_text("", &[("CLEW_HTTP_ADDR", text)], &[]).unwrap();
+            assert_eq!(sample.http_addr, text);
+            let setting = format!("token={text}");
+            assert_eq!(load_text("", &[], &[setting.as_str()]).unwrap().token.reveal(), text);
+        }
+        let quoted = load_text("", &[], &["http_addr='1'"]).unwrap();
+        assert_eq!(quoted.http_addr, "1");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod cpu;
 pub mod deps;
+pub mod disk;
 pub mod http_server;
 pub mod metrics;
 pub mod rng;

@@ -180,6 +180,7 @@ mod process {
         resident: Gauge,
         virtual_memory: Gauge,
         open_fds: Gauge,
+        max_fds: Gauge,
         threads: Gauge,
         allocated: Gauge,
     }
@@ -194,6 +195,7 @@ mod process {
                 resident: gauge("process_resident_memory_bytes", "Resident memory."),
                 virtual_memory: gauge("process_virtual_memory_bytes", "Virtual memory."),
                 open_fds: gauge("process_open_fds", "Open file descriptors."),
+                max_fds: gauge("process_max_fds", "File descriptors that may be open."),
                 threads: gauge("process_threads", "Threads."),
                 allocated: gauge("clew_allocated_bytes", "Bytes the allocator has handed out."),
             }
@@ -205,6 +207,10 @@ mod process {
             }
             if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
                 self.open_fds.set(as_f64(fds.count() as u64));
+            }
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            if let Some(limit) = limit {
+                self.max_fds.set(as_f64(limit));
             }
             // The allocator caches its statistics until the epoch is advanced.
             if tikv_jemalloc_ctl::epoch::advance().is_ok()
@@ -244,6 +250,7 @@ mod process {
                 &self.resident,
                 &self.virtual_memory,
                 &self.open_fds,
+                &self.max_fds,
                 &self.threads,
                 &self.allocated,
             ];
@@ -258,6 +265,7 @@ mod process {
                 &self.resident,
                 &self.virtual_memory,
                 &self.open_fds,
+                &self.max_fds,
                 &self.threads,
                 &self.allocated,
             ];

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use clew_block::{
     Block, BlockError, BlockSearch, LookupResult, Page, RowSet, SearchSections, SectionKind,
-    TraceTable,
+    TraceFilter, TraceTable,
 };
 use clew_model::{Trace, TraceId, UnixNanos};
 use clew_node::Tasks;
@@ -58,6 +58,8 @@ pub struct BlockRef {
     pub traces: u64,
     /// How many of those may have spans elsewhere.
     pub splits: u64,
+    /// Traces that were deleted and are still in it, ascending: nobody sees them any more.
+    pub deleted: Arc<[TraceId]>,
 }
 
 /// Opens blocks: a bucket, and the cache that all its readers share. Cheap to clone.
@@ -230,6 +232,18 @@ impl BlockSource {
         }
     }
 
+    /// The trace-id filter, if the block was opened and is still at hand.
+    pub async fn known_filter(&self) -> Option<Arc<TraceFilter>> {
+        match self.cached(Part::Block).await? {
+            Cached::Block(block) => Some(Arc::clone(block.filter())),
+            _ => None,
+        }
+    }
+
+    fn is_deleted(&self, id: &TraceId) -> bool {
+        self.block.deleted.binary_search(id).is_ok()
+    }
+
     /// Cannot happen: parts are stored under their own names.
     fn confused(&self) -> QueryError {
         self.corrupt("cache", "it holds another part under this name")
@@ -238,6 +252,27 @@ impl BlockSource {
     fn corrupt(&self, section: &'static str, reason: &'static str) -> QueryError {
         QueryError::block(&self.info.name)(BlockError::Corrupt { section, reason })
     }
+}
+
+/// `rows`, or all, without those of deleted traces; nothing if that is all.
+fn without_deleted(
+    index: &BlockSearch,
+    deleted: &[TraceId],
+    rows: Option<RowSet>,
+) -> Option<RowSet> {
+    let traces = index.traces();
+    let mut gone = RowSet::new();
+    for id in deleted {
+        if let Some(trace) = traces.find(id).and_then(|ordinal| traces.get(ordinal)) {
+            gone.insert_range(trace.rows.clone());
+        }
+    }
+    if gone.is_empty() {
+        return rows;
+    }
+    let mut rows = rows.unwrap_or_else(|| RowSet::from_range(0..traces.row_count()));
+    rows.subtract(&gone);
+    Some(rows)
 }
 
 /// About how many bytes an opened index takes.
@@ -272,6 +307,11 @@ impl RowIndex for BlockSearch {
         if let Some(trace) = self.traces().get(ordinal) {
             rows.insert_range(trace.rows.clone());
         }
+    }
+
+    fn has_row(&self, ordinal: u32, rows: &RowSet) -> bool {
+        let trace = self.traces().get(ordinal);
+        trace.is_some_and(|trace| rows.range(trace.rows.clone()).next().is_some())
     }
 
     fn find(&self, id: &TraceId) -> Option<u32> {
@@ -380,7 +420,7 @@ impl SpanSource for BlockSource {
     async fn find(&self, ids: &[TraceId]) -> Result<Vec<Option<u32>>, QueryError> {
         let block = self.opened().await?;
         let first_page = |id: &TraceId| {
-            let possible = block.filter().contains(id);
+            let possible = !self.is_deleted(id) && block.filter().contains(id);
             possible.then(|| pages_of(block.pages(), id).next()).flatten()
         };
         let firsts: Vec<Option<usize>> = ids.iter().map(first_page).collect();
@@ -396,7 +436,9 @@ impl SpanSource for BlockSource {
         if self.block.splits == 0 {
             return Ok(Vec::new());
         }
-        Ok(self.opened().await?.split_ids().ids().to_vec())
+        let opened = self.opened().await?;
+        let marked = opened.split_ids().ids().iter().copied();
+        Ok(marked.filter(|id| !self.is_deleted(id)).collect())
     }
 
     async fn tag_names(&self, scope: Option<Scope>) -> Result<Vec<(Scope, Arc<str>)>, QueryError> {
@@ -415,6 +457,7 @@ impl SpanSource for BlockSource {
     ) -> Result<Option<Vec<Static>>, QueryError> {
         let index = self.index().await?;
         let (fields, within) = (field.fields(), within.cloned());
+        let deleted = Arc::clone(&self.block.deleted);
         let found = self
             .compute(move || {
                 let rows = match within {
@@ -424,6 +467,7 @@ impl SpanSource for BlockSource {
                         rows => rows,
                     },
                 };
+                let rows = without_deleted(&index, &deleted, rows);
                 let mut values = Vec::new();
                 let mut long = Vec::new();
                 for field in fields {

@@ -1,6 +1,7 @@
 //! Which traces of one source may match, worked out on its index: the same code for heads and
 //! blocks.
 
+mod newest;
 mod pipeline;
 
 use std::cmp::Reverse;
@@ -32,6 +33,16 @@ pub(crate) trait RowIndex {
 
     /// Adds the rows of a trace.
     fn add_rows(&self, ordinal: u32, rows: &mut RowSet);
+
+    /// Whether a trace has one of the rows.
+    fn has_row(&self, ordinal: u32, rows: &RowSet) -> bool;
+
+    /// For every [`clew_block::NEWEST_STEP`] traces in the order of their ordinals a time after
+    /// which none of them starts, in nanoseconds since the epoch. Empty if ordinals do not follow
+    /// time.
+    fn newest_starts(&self) -> &[u64] {
+        &[]
+    }
 
     /// The ordinal of a trace.
     fn find(&self, id: &clew_model::TraceId) -> Option<u32>;
@@ -85,43 +96,62 @@ pub(crate) fn select(index: &impl RowIndex, selection: &Selection) -> Result<Sel
     if let Some(pipeline) = &selection.pipeline {
         return pipeline::select(index, selection, pipeline);
     }
+    let may_decide = selection.decisive && selection.conditions.len() == 1;
     let mut whole = Set::All;
-    let mut matches = None;
     for condition in &selection.conditions {
         let found = rows_of(index, condition)?;
         let traces = match found.set {
             Set::All => Set::All,
-            Set::Some(rows) => {
-                let traces = index.traces_of(&rows);
-                if found.exact && selection.decisive {
-                    matches = Some(Arc::new(rows));
-                }
-                Set::Some(traces)
+            Set::Some(rows) if may_decide && found.exact => {
+                return select_exactly(index, selection, rows);
             }
+            Set::Some(rows) => Set::Some(index.traces_of(&rows)),
         };
         whole = whole.intersect(traces);
         if whole.is_empty() {
             break;
         }
     }
-    let matches = matches.filter(|_| selection.conditions.len() == 1);
-    let mut whole = whole_traces(index, selection, whole);
-    let cut = matches.is_some() && whole.len() > selection.limit;
-    if cut {
-        let rank = |candidate: &Candidate| (Reverse(candidate.start), candidate.id);
-        whole.select_nth_unstable_by_key(selection.limit, rank);
-        whole.truncate(selection.limit);
-    }
+    let whole = whole_traces(index, selection, whole);
     let split = split_traces(index, selection)?;
-    Ok(Selected { whole, split, matches, cut, ..Selected::default() })
+    Ok(Selected { whole, split, ..Selected::default() })
+}
+
+/// The newest of the traces that have one of the rows, all of which match.
+fn select_exactly(
+    index: &impl RowIndex,
+    selection: &Selection,
+    rows: RowSet,
+) -> Result<Selected, BlockError> {
+    let (whole, cut) = match newest::newest(index, selection, &rows) {
+        Some(newest) => newest,
+        None => {
+            let traces = Set::Some(index.traces_of(&rows));
+            let mut whole = whole_traces(index, selection, traces);
+            let cut = whole.len() > selection.limit;
+            if cut {
+                let rank = |candidate: &Candidate| (Reverse(candidate.start), candidate.id);
+                whole.select_nth_unstable_by_key(selection.limit, rank);
+                whole.truncate(selection.limit);
+            }
+            (whole, cut)
+        }
+    };
+    let has_match = |ordinal: &u32| index.has_row(*ordinal, &rows);
+    let split = selection.split.ids().iter().filter_map(|id| index.find(id)).filter(has_match);
+    let split = split.filter_map(|ordinal| index.candidate(ordinal)).collect();
+    Ok(Selected { whole, split, matches: Some(Arc::new(rows)), cut, ..Selected::default() })
+}
+
+/// Whether a trace that lies here alone can be in the answer by its times.
+fn wanted(selection: &Selection, candidate: &Candidate) -> bool {
+    selection.range.overlaps(candidate.start, candidate.end)
+        && candidate.end.0.saturating_sub(candidate.start.0) >= selection.min_duration
+        && !selection.split.contains(&candidate.id)
 }
 
 fn whole_traces(index: &impl RowIndex, selection: &Selection, traces: Set) -> Vec<Candidate> {
-    let wanted = |candidate: &Candidate| {
-        selection.range.overlaps(candidate.start, candidate.end)
-            && candidate.end.0.saturating_sub(candidate.start.0) >= selection.min_duration
-            && !selection.split.contains(&candidate.id)
-    };
+    let wanted = |candidate: &Candidate| wanted(selection, candidate);
     let candidate = |ordinal| index.candidate(ordinal).filter(wanted);
     match traces {
         Set::All => (0..index.trace_count()).filter_map(candidate).collect(),

@@ -120,6 +120,14 @@ impl RowIndex for Cut<'_> {
         self.table.rows_of_trace(ordinal, self.rows_max).for_each(|row| rows.insert(row));
     }
 
+    fn has_row(&self, ordinal: u32, rows: &RowSet) -> bool {
+        self.table.rows_of_trace(ordinal, self.rows_max).any(|row| rows.contains(row))
+    }
+
+    fn newest_starts(&self) -> &[u64] {
+        self.table.newest_starts()
+    }
+
     fn find(&self, id: &TraceId) -> Option<u32> {
         let ordinal = self.table.find(id)?;
         self.table.trace_extent(ordinal, self.rows_max).map(|_| ordinal)

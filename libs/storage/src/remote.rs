@@ -1,5 +1,6 @@
 //! Providers of the `object_store` crate as a backend.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -48,6 +49,31 @@ impl Remote {
         put.map(|_| Creation::Created).map_err(|error| translate(Operation::Put, key, error))
     }
 
+    /// For stores that answer a range that is the whole object as if no range had been asked for.
+    async fn read_whole(
+        &self,
+        key: &str,
+        tail: Option<u64>,
+        range: Range<u64>,
+    ) -> Result<Read, Error> {
+        let result = self.store.get_opts(&self.path(key), GetOptions::default()).await;
+        let result = result.map_err(|error| translate(Operation::Get, key, error))?;
+        let size = result.meta.size;
+        let range = tail.map_or(range, |length| size.saturating_sub(length)..size);
+        // A store that never reads ranges would be asked for every byte again and again.
+        if range.end.min(size).saturating_sub(range.start) < size / 2 {
+            let message = "it does not read ranges of an object".to_owned();
+            return Err(Error::Unavailable {
+                operation: Operation::Get,
+                key: key.to_owned(),
+                message,
+            });
+        }
+        let whole = result.bytes().await.map_err(|error| translate(Operation::Get, key, error))?;
+        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(whole.len());
+        Ok(Read { bytes: whole.slice(at(range.start)..at(range.end)), size })
+    }
+
     /// For stores that cannot read a tail at once.
     async fn read_tail(&self, key: &str, length: u64) -> Result<Read, Error> {
         let size = self.size(key).await?;
@@ -78,6 +104,10 @@ impl Backend for Remote {
     }
 
     async fn read(&self, key: &str, span: Span) -> Result<Read, Error> {
+        let part = match &span {
+            Span::Range(range) => range.clone(),
+            Span::Tail(_) => 0..0,
+        };
         let (range, tail) = match span {
             Span::Range(range) => (GetRange::Bounded(range), None),
             Span::Tail(length) => (GetRange::Suffix(length), Some(length)),
@@ -89,6 +119,7 @@ impl Backend for Remote {
                 object_store::Error::NotSupported { .. }
                 | object_store::Error::NotImplemented { .. },
             ) if let Some(length) = tail => return self.read_tail(key, length).await,
+            Err(error) if ignores_range(&error) => return self.read_whole(key, tail, part).await,
             Err(error) => return Err(translate(Operation::Get, key, error)),
         };
         let size = result.meta.size;
@@ -129,6 +160,12 @@ impl Backend for Remote {
             Err(error) => Err(translate(Operation::Delete, key, error)),
         }
     }
+}
+
+/// Whether a store sent the object instead of the range. The crate has no error of its own for it.
+fn ignores_range(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { source, .. }
+        if source.to_string().contains("non-partial"))
 }
 
 /// The crate's error as ours. What it cannot classify may be a passing failure.

@@ -1,6 +1,8 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clew_node::config::ConfigError;
@@ -25,6 +27,22 @@ pub(crate) enum Command {
     Cluster(Cluster),
     /// Run a search and print how it was run: the plan, and what each step read and took
     Explain(Explain),
+    /// Delete traces by id or by a TraceQL query
+    Delete(Delete),
+    /// Give a tenant settings of its own, or remove everything it has
+    Tenant(Tenant),
+    /// Look into the blocks in the bucket
+    Block(Blocks),
+    /// Tell what the bytes in the bucket are spent on
+    Analyse(Analyse),
+    /// Compare the catalog with the bucket
+    Fsck(Fsck),
+    /// Write known traces to a cluster through the public door, read them back, export how that went
+    Probe(Probe),
+    /// Ask a process whether it is ready; exits with 0 if it is
+    Health(Health),
+    /// Turn a configuration of Grafana Tempo 2 or 3 into one of Clew; a report goes to standard error
+    MigrateConfig(MigrateConfig),
     /// Print the version
     Version,
 }
@@ -46,6 +64,203 @@ pub(crate) struct Explain {
     /// Only traces of the last while, such as 1h
     #[arg(long, value_name = "DURATION")]
     pub(crate) since: Option<String>,
+}
+
+/// How the query API is reached.
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// Where the query API is
+    #[arg(long = "api", value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    pub(crate) url: String,
+    /// The tenant, if there are several
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
+}
+
+/// What shall be deleted.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) api: Api,
+    /// A trace by its id; repeat for several
+    #[arg(long = "trace-id", value_name = "ID", conflicts_with = "query")]
+    pub(crate) trace_ids: Vec<String>,
+    /// All traces that this TraceQL query finds
+    #[arg(long, value_name = "QUERY")]
+    pub(crate) query: Option<String>,
+    /// With --query: only traces that end at this Unix time in seconds or later
+    #[arg(long, value_name = "SECONDS", requires = "query")]
+    pub(crate) start: Option<u64>,
+    /// With --query: only traces that begin at this Unix time in seconds or before
+    #[arg(long, value_name = "SECONDS", requires = "query")]
+    pub(crate) end: Option<u64>,
+    /// Only tell what would be deleted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// List deletions and what became of them
+    #[arg(long, conflicts_with_all = ["trace_ids", "query", "dry_run"])]
+    pub(crate) list: bool,
+}
+
+/// A tenant's settings, or its end.
+#[derive(Debug, Args)]
+pub(crate) struct Tenant {
+    #[command(subcommand)]
+    pub(crate) command: TenantCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    /// Delete everything that a tenant has, and its settings
+    Remove {
+        /// The tenant
+        name: String,
+        /// Where the query API is
+        #[arg(long = "api", value_name = "URL", default_value = "http://127.0.0.1:3200")]
+        url: String,
+    },
+    /// Keep a tenant's spans longer or shorter than those of others; without options as all
+    Set {
+        /// The tenant
+        name: String,
+        /// How long spans are kept, such as 72h; 0s for ever
+        #[arg(long, value_name = "DURATION")]
+        retention: Option<String>,
+        /// Bytes in the bucket past which the oldest spans go; 0 for no bound
+        #[arg(long, value_name = "BYTES")]
+        retention_bytes: Option<u64>,
+        /// The internal address of a node that runs the metastore
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095")]
+        addr: String,
+    },
+}
+
+/// A look into blocks.
+#[derive(Debug, Args)]
+pub(crate) struct Blocks {
+    /// The internal address of a node that runs the metastore
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095", global = true)]
+    pub(crate) addr: String,
+    #[command(subcommand)]
+    pub(crate) command: BlockCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlockCommand {
+    /// List the blocks that queries read
+    List {
+        /// Of this tenant only
+        #[arg(long)]
+        tenant: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a block says of itself
+    Show {
+        /// The object, as listed
+        object: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Read blocks whole and check every byte against its checksums
+    Verify {
+        /// Objects, as listed; all if none is given
+        objects: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Print the traces of a block as OTLP JSON, one per line
+    Export {
+        /// The object, as listed
+        object: String,
+        /// Of this tenant only
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+/// What the bytes are spent on.
+#[derive(Debug, Args)]
+pub(crate) struct Analyse {
+    /// The internal address of a node that runs the metastore
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095")]
+    pub(crate) addr: String,
+    /// Of this tenant only
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    /// So many attributes, the dearest first
+    #[arg(long, default_value_t = 20)]
+    pub(crate) top: usize,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// A comparison of catalog and bucket.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// The internal address of a node that runs the metastore
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095")]
+    pub(crate) addr: String,
+    /// Also read every block and check its checksums
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Delete orphans, take damaged and missing blocks out of queries
+    #[arg(long)]
+    pub(crate) repair: bool,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// What is probed, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// Where spans go: OTLP over HTTP, without /v1/traces
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
+    pub(crate) otlp_url: String,
+    /// Where they are read
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    pub(crate) query_url: String,
+    /// The tenant to write and read as
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
+    /// How long a trace may take to be acknowledged, and then to be found each way
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// One round, then exit: with 0 if everything was found
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// From one round to the next
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// Where /metrics and /ready are served
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3201")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// Which process is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Its API port
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200")]
+    pub(crate) url: String,
+}
+
+/// What is migrated.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateConfig {
+    /// Tempo's YAML file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match clew_node::config::parse_duration(text) {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("use a form like 15s or 1m30s, more than 0s".to_owned()),
+    }
 }
 
 /// What can be asked of a cluster.
@@ -78,6 +293,13 @@ pub(crate) enum ClusterCommand {
     Undrain {
         /// The node's name
         node: String,
+    },
+    /// Before the number of nodes of a StatefulSet changes: drain those that go, let those that stay
+    /// take replicas
+    Scale {
+        /// The name of the set and how many nodes it will have; its nodes are NAME-0, NAME-1 and so on
+        #[arg(value_name = "NAME=COUNT", required = true, value_parser = crate::scale::target)]
+        targets: Vec<crate::scale::Target>,
     },
     /// Give up the log of a shard that lost its majority for good, and begin a new one
     Recover {

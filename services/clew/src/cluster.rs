@@ -44,6 +44,7 @@ pub(crate) async fn run(cluster: Cluster) -> Result<String, String> {
         ClusterCommand::Undrain { node } => {
             set_state(&channel, &node, NodeState::Active).await.map(|()| String::new())
         }
+        ClusterCommand::Scale { targets } => crate::scale::run(&channel, &targets).await,
         ClusterCommand::Recover { shard, force } => recover(&channel, ShardId(shard), force).await,
         ClusterCommand::Shards { count } => grow(&channel, count).await,
     };
@@ -58,7 +59,7 @@ async fn status(channel: &Channel, as_json: bool) -> Result<String, Problem> {
     })
 }
 
-async fn look(channel: &Channel) -> Result<SharedTopology, Problem> {
+pub(crate) async fn look(channel: &Channel) -> Result<SharedTopology, Problem> {
     let mut client =
         ClusterServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let mut news = client.watch(WatchRequest::default()).await?.into_inner();
@@ -68,7 +69,8 @@ async fn look(channel: &Channel) -> Result<SharedTopology, Problem> {
     Ok(Arc::new(topology.map_err(|error| unreadable(error.to_string()))?))
 }
 
-async fn apply<R: Request>(channel: &Channel, request: R) -> Result<R::Answer, Problem> {
+/// Proposes one command.
+pub(crate) async fn apply<R: Request>(channel: &Channel, request: R) -> Result<R::Answer, Problem> {
     let command: Command = request.into_command();
     let command = command.encode(Clock::system().now_unix()).into();
     let mut client = MetastoreServiceClient::new(channel.clone());
@@ -79,13 +81,17 @@ async fn apply<R: Request>(channel: &Channel, request: R) -> Result<R::Answer, P
         .map_err(|refusal| Problem::new(refusal.kind(), "refused", refusal.to_string()))
 }
 
-async fn set_state(channel: &Channel, node: &str, state: NodeState) -> Result<(), Problem> {
+pub(crate) async fn set_state(
+    channel: &Channel,
+    node: &str,
+    state: NodeState,
+) -> Result<(), Problem> {
     let node = NodeId::parse(node)
         .map_err(|error| Problem::new(ErrorKind::Invalid, "node", error.to_string()))?;
     apply(channel, SetNodeState { node, state }).await
 }
 
-async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<String, Problem> {
+pub(crate) async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<String, Problem> {
     set_state(channel, node, NodeState::Draining).await?;
     if !waits {
         return Ok(String::new());
@@ -177,14 +183,14 @@ async fn grow(channel: &Channel, shard_count: u32) -> Result<String, Problem> {
 }
 
 /// One replica of a shard with where it is and how it stands.
-struct Copy<'a> {
+pub(crate) struct Copy<'a> {
     replica: ReplicaId,
     node: String,
-    role: &'static str,
-    report: Option<&'a ReplicaReport>,
+    pub(crate) role: &'static str,
+    pub(crate) report: Option<&'a ReplicaReport>,
 }
 
-fn copies<'a>(
+pub(crate) fn copies<'a>(
     topology: &Topology,
     account: &'a StatusResponse,
     place: &ShardPlace,

@@ -1,7 +1,7 @@
 //! All settings of a process in one tree; the same file serves one node and a cluster.
 
 use clap::ValueEnum;
-use clew_node::config::ConfigError;
+use clew_node::config::{ConfigError, Span};
 use serde::{Deserialize, Serialize};
 
 /// What a process does.
@@ -14,19 +14,22 @@ pub(crate) enum Role {
     Ingester,
     /// Remembers what the cluster consists of.
     Metastore,
+    /// Merges blocks, and deletes what is over.
+    Compactor,
     /// Answers queries.
     Querier,
 }
 
 impl Role {
-    pub(crate) const ALL: [Role; 4] =
-        [Role::Distributor, Role::Ingester, Role::Metastore, Role::Querier];
+    pub(crate) const ALL: [Role; 5] =
+        [Role::Distributor, Role::Ingester, Role::Metastore, Role::Compactor, Role::Querier];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Role::Distributor => "distributor",
             Role::Ingester => "ingester",
             Role::Metastore => "metastore",
+            Role::Compactor => "compactor",
             Role::Querier => "querier",
         }
     }
@@ -48,6 +51,9 @@ pub(crate) struct Config {
     pub(crate) otlp_http_addr: String,
     /// Where the other nodes of the cluster connect.
     pub(crate) rpc_addr: String,
+    /// How long a process goes on serving after SIGTERM while it already says that it is not ready, so
+    /// that load balancers learn of it.
+    pub(crate) shutdown_delay: Span,
     /// Whether the header X-Scope-OrgID names the tenant; otherwise there is one.
     pub(crate) multitenancy_enabled: bool,
     pub(crate) node: NodeConfig,
@@ -56,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) distributor: clew_distributor::Config,
     pub(crate) ingester: clew_ingester::Config,
     pub(crate) metastore: clew_metastore::Config,
+    pub(crate) compactor: clew_compactor::Config,
     pub(crate) querier: clew_querier::Config,
 }
 
@@ -80,6 +87,7 @@ impl Default for Config {
             otlp_grpc_addr: "0.0.0.0:4317".to_owned(),
             otlp_http_addr: "0.0.0.0:4318".to_owned(),
             rpc_addr: "127.0.0.1:9095".to_owned(),
+            shutdown_delay: Span::seconds(0),
             multitenancy_enabled: false,
             node: NodeConfig {
                 name: String::new(),
@@ -91,6 +99,7 @@ impl Default for Config {
             distributor: clew_distributor::Config::default(),
             ingester: clew_ingester::Config::default(),
             metastore: clew_metastore::Config::default(),
+            compactor: clew_compactor::Config::default(),
             querier: clew_querier::Config::default(),
         }
     }
@@ -159,8 +168,22 @@ impl Config {
         if self.roles.is_empty() {
             return Err(wrong(
                 "roles",
-                "none given, allowed are distributor, ingester, metastore, querier",
+                "none given, allowed are distributor, ingester, metastore, compactor, querier",
             ));
+        }
+        if let Some(problem) = self.compactor.problem() {
+            let (key, message) = problem.split_once(": ").unwrap_or(("compactor", &problem));
+            return Err(wrong(key, message));
+        }
+        // A query may go on with a view of this age, and reads what its view lists.
+        let longest = self.querier.view_age_max.0.saturating_add(self.querier.query_timeout.0);
+        if self.compactor.grace.0 < longest {
+            let message = format!(
+                "{} is shorter than querier.view_age_max and querier.query_timeout together: \
+                 queries could miss blocks that were replaced meanwhile",
+                self.compactor.grace
+            );
+            return Err(wrong("compactor.grace", &message));
         }
         let members = &self.metastore.members;
         if !self.runs(Role::Metastore) && members.is_empty() {

@@ -1,17 +1,25 @@
 //! The `clew` binary: reads the command line and the settings, and hands over.
 
 mod beat;
+mod blocks;
 mod cli;
 mod cluster;
 mod config;
+mod delete;
 mod explain;
+mod fsck;
 mod inside;
+mod migrate;
+mod probe;
 mod roles;
 mod router;
+mod scale;
 mod serve;
 mod status;
 mod topology;
+mod vitals;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,8 +43,16 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(error) => usage(&error.to_string()),
         },
-        Command::Cluster(command) => on_runtime(cluster::run(command)),
-        Command::Explain(explain) => on_runtime(explain::run(explain)),
+        Command::Cluster(command) => printed(async |_| cluster::run(command).await),
+        Command::Explain(explain) => printed(async |_| explain::run(explain).await),
+        Command::Delete(command) => printed(async |_| delete::run(command).await),
+        Command::Tenant(command) => printed(async |_| delete::tenant(command).await),
+        Command::Block(command) => streamed(async |out| blocks::run(command, out).await),
+        Command::Analyse(command) => streamed(async |out| blocks::analyse(command, out).await),
+        Command::Fsck(command) => streamed(async |out| fsck::run(command, out).await),
+        Command::Probe(options) => probe(options),
+        Command::Health(options) => printed(async |_| probe::health(options).await),
+        Command::MigrateConfig(options) => migrate(options),
         Command::Version => print(&format!("clew {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -59,19 +75,54 @@ fn serve(config: Config) -> ExitCode {
     }
 }
 
-/// Runs a command that prints a text.
-fn on_runtime(command: impl Future<Output = Result<String, String>>) -> ExitCode {
+/// Runs a command that prints as it goes.
+fn streamed(command: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> Result<(), String>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut out = std::io::stdout().lock();
+    let mut write = |text: &str| {
+        // Whoever reads has gone: there is nobody to tell.
+        if out.write_all(text.as_bytes()).is_err() {
+            std::process::exit(1);
+        }
+    };
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(command),
+        Ok(runtime) => runtime.block_on(command(&mut write)),
         Err(error) => Err(error.to_string()),
     };
     match result {
-        Ok(text) => print(&text),
+        Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             complain(&message);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs a command that gives one text to print.
+fn printed(command: impl AsyncFnOnce(()) -> Result<String, String>) -> ExitCode {
+    streamed(async |out| {
+        out(&command(()).await?);
+        Ok(())
+    })
+}
+
+fn probe(options: cli::Probe) -> ExitCode {
+    match probe::Settings::of(&options) {
+        Ok(settings) if options.once => printed(async |_| probe::once(settings).await),
+        Ok(settings) => {
+            printed(async |_| probe::run(settings, options.listen, options.interval).await)
+        }
+        Err(message) => usage(&message),
+    }
+}
+
+fn migrate(options: cli::MigrateConfig) -> ExitCode {
+    match migrate::run(&options.file) {
+        Ok(migrated) => {
+            complain_plainly(&migrated.report);
+            print(&migrated.yaml)
+        }
+        Err(message) => usage(&message),
     }
 }
 
@@ -89,4 +140,9 @@ fn print(text: &str) -> ExitCode {
 #[allow(clippy::print_stderr, reason = "the logger may not be set up yet")]
 fn complain(message: &str) {
     eprintln!("clew: {message}");
+}
+
+#[allow(clippy::print_stderr, reason = "a report that must not mix with the output")]
+fn complain_plainly(text: &str) {
+    eprint!("{text}");
 }

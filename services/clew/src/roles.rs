@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clew_catalog::{Outcome, RegisterNode, Request as _, Roles, SharedTopology};
+use clew_compactor::Compactor;
 use clew_distributor::Distributor;
 use clew_ingester::Ingester;
 use clew_metastore::Metastore;
@@ -45,6 +46,7 @@ pub(crate) struct Built {
     pub(crate) ingester: Option<Ingester>,
     pub(crate) distributor: Option<Distributor>,
     pub(crate) querier: Option<Querier>,
+    pub(crate) compactor: Option<Compactor>,
     /// The metastore, here or elsewhere.
     pub(crate) metastore_channel: Channel,
     pub(crate) topology: watch::Receiver<SharedTopology>,
@@ -85,6 +87,7 @@ pub(crate) async fn build(
         routes.add_service(metastore.server());
         routes.add_service(metastore.cluster_server());
         routes.add_service(metastore.member_server());
+        routes.add_service(metastore.compaction_server());
     }
     inside.put(routes.clone().routes());
     if let Some(metastore) = &metastore {
@@ -97,6 +100,7 @@ pub(crate) async fn build(
             let mut own = RoutesBuilder::default();
             own.add_service(here.server());
             own.add_service(here.cluster_server());
+            own.add_service(here.compaction_server());
             let here = Channel::local(own.routes());
             (here.clone(), vec![here])
         }
@@ -150,7 +154,17 @@ pub(crate) async fn build(
         routes.add_service(querier.server());
         inside.put(routes.routes());
     }
-    Ok(Built { metastore, ingester, distributor, querier, metastore_channel, topology, router })
+    let compactor = build_compactor(config, deps, ground, metastore_channel.clone())?;
+    Ok(Built {
+        metastore,
+        ingester,
+        distributor,
+        querier,
+        compactor,
+        metastore_channel,
+        topology,
+        router,
+    })
 }
 
 /// Between two attempts to join the cluster.
@@ -287,6 +301,28 @@ fn build_querier(
     Ok(Some(settings.build(deps.clone(), parts)?))
 }
 
+fn build_compactor(
+    config: &Config,
+    deps: &Deps,
+    ground: &Ground,
+    metastore: Channel,
+) -> Result<Option<Compactor>, ServeError> {
+    if !config.runs(Role::Compactor) {
+        return Ok(None);
+    }
+    let parts = clew_compactor::Parts {
+        metastore,
+        bucket: ground.bucket.clone(),
+        node: node_id(config)?,
+        topology: ground.topology.subscribe(),
+    };
+    let mut settings = config.compactor.clone();
+    settings.trace_horizon = config.ingester.trace_horizon;
+    // Threads of its own: a merge must not take those that flushes and queries wait for.
+    let deps = Deps { tasks: Tasks::new(settings.jobs_max), ..deps.clone() };
+    Ok(Some(settings.build(deps, parts)?))
+}
+
 pub(crate) fn node_id(config: &Config) -> Result<NodeId, ServeError> {
     let name = config.node_name();
     NodeId::parse(name).map_err(|error| {
@@ -302,6 +338,7 @@ fn announced(config: &Config) -> Roles {
             Role::Distributor => Roles::DISTRIBUTOR,
             Role::Ingester => Roles::INGESTER,
             Role::Metastore => Roles::METASTORE,
+            Role::Compactor => Roles::COMPACTOR,
             Role::Querier => Roles::QUERIER,
         })
     })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use clew_node::config::ConfigError;
+use clew_node::disk::register_disk_metrics;
 use clew_node::http_server::{self, Limits};
 use clew_node::telemetry::{self, TelemetryError};
 use clew_node::{Deps, Problem, Stop, Tasks};
@@ -19,6 +20,7 @@ use crate::config::{Config, Role};
 use crate::inside::Inside;
 use crate::roles::{self, Built, Ground};
 use crate::status::{Insight, Status};
+use crate::vitals::{self, ClusterView, Vitals};
 
 /// How long the way down may take before the process ends all the same.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -54,6 +56,8 @@ pub(crate) enum ServeError {
     Distributor(#[from] clew_distributor::BuildError),
     #[error(transparent)]
     Querier(#[from] clew_querier::BuildError),
+    #[error(transparent)]
+    Compactor(#[from] clew_compactor::CompactorError),
     #[error(transparent)]
     Problem(#[from] Problem),
     #[error("the log on disk failed, the process has to end: {0}")]
@@ -106,12 +110,14 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
     let telemetry = telemetry::init(&config.telemetry, "clew")?;
     let deps = Deps::system(roles::cores() * 2);
     telemetry::register_process_metrics(&deps.metrics, &deps.clock);
+    let vitals = Vitals::new(&config, &deps.metrics);
     let listeners = Listeners::bind(&config).await?;
     let (otlp, logs, api) = (Phase::new(), Phase::new(), Phase::new());
     // Probes are answered while the log is read back: alive, and not ready.
     let status = Status::new(&config, deps.metrics.clone());
     api.serve(&deps, listeners.http, status.router());
     let ground = roles::ground(&config, &deps).await?;
+    register_disk_metrics(&deps.metrics, config.data_dir.as_ref());
     let inside = Inside::new();
     if let Some(listener) = listeners.rpc {
         api.serve(&deps, listener, inside.router());
@@ -125,10 +131,18 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         let querier = built.querier.as_ref().map(clew_querier::Querier::router);
         let metastore = built.metastore_channel.clone();
         let (topology, router) = (built.topology.clone(), built.router.clone());
+        if built.metastore.is_some() {
+            let view = ClusterView::new(config.advertised(), metastore.clone(), topology.clone());
+            let gauges = vitals::ClusterGauges::new(&deps.metrics);
+            tasks.spawn(view.publish(gauges, deps.clock.clone(), beside.stop.clone()));
+        }
         status.set_api(querier, Insight { metastore: metastore.clone(), topology, router });
         if let Some(querier) = built.querier.clone() {
             let stop = api.stop.clone();
             api.tasks.spawn(async move { querier.run(stop).await });
+        }
+        if let Some(compactor) = built.compactor.take() {
+            beside.tasks.spawn(compactor.run(beside.stop.clone()));
         }
         let ingester = built.ingester.take().map(|ingester| {
             let handle = ingester.handle();
@@ -149,6 +163,7 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         }
         serve_otlp(&built, &otlp, &deps, listeners.otlp_grpc, listeners.otlp_http);
         status.set_ready(true);
+        vitals.set_ready(true);
         announce(&config);
         std::future::pending().await
     };
@@ -159,6 +174,10 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         failed = serving => failed,
     };
     status.set_ready(false);
+    vitals.set_ready(false);
+    if ended.is_ok() {
+        deps.clock.sleep(config.shutdown_delay.0).await;
+    }
     leaving.stop();
     let down = async {
         otlp.end().await;

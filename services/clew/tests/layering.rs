@@ -16,7 +16,14 @@ const LAYERS: [&[&str]; 7] = [
     &["clew-catalog", "clew-block", "clew-storage"],
     &["clew-raft"],
     &["clew-query"],
-    &["clew-distributor", "clew-ingester", "clew-metastore", "clew-querier", "clew-loadtest"],
+    &[
+        "clew-compactor",
+        "clew-distributor",
+        "clew-ingester",
+        "clew-loadtest",
+        "clew-metastore",
+        "clew-querier",
+    ],
     &["clew"],
 ];
 

@@ -99,7 +99,7 @@ impl Admission {
 
     fn queue_bytes_max(&self, pace: &Pace) -> u64 {
         let millis = u64::try_from(self.bounds.wait_max.as_millis()).unwrap_or(u64::MAX);
-        (pace.best() / 1_000).saturating_mul(millis).max(QUEUE_BYTES_MIN)
+        (pace.best().saturating_mul(millis) / 1_000).max(QUEUE_BYTES_MIN)
     }
 
     fn busy(&self, what: &'static str, max: u64) -> Refusal {

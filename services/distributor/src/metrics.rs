@@ -57,6 +57,15 @@ impl IngestMetrics {
             "Bytes of OTLP received, after decompression.",
             &["tenant"],
         );
+        let append_failures = metrics.counters(
+            "clew_distributor_append_failures_total",
+            "Batches that a shard did not acknowledge.",
+            &["reason"],
+        );
+        // A series that is there before the first failure has a rate when that comes.
+        for reason in ["no_leader", "timeout", "unavailable"] {
+            append_failures.with_label_values(&[reason]).inc_by(0);
+        }
         let others = TenantMetrics::new(OTHER_TENANTS, &spans_received, &bytes_received);
         IngestMetrics {
             spans_rejected: metrics.counters(
@@ -83,11 +92,7 @@ impl IngestMetrics {
                 "clew_distributor_inflight_bytes",
                 "Bytes of memory held by requests being worked on.",
             ),
-            append_failures: metrics.counters(
-                "clew_distributor_append_failures_total",
-                "Batches that a shard did not acknowledge.",
-                &["reason"],
-            ),
+            append_failures,
             fallback_batches: metrics.counter(
                 "clew_distributor_fallback_batches_total",
                 "Batches sent to a shard that is not the home of their traces.",

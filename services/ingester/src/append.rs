@@ -179,6 +179,8 @@ impl AppendQueue {
                 for caller in callers.drain(..) {
                     let _ = caller.send(Ok(0));
                 }
+                // The answers go out before the test ends the process.
+                deps.clock.sleep(self.retry_after.min(Duration::from_secs(1))).await;
             }
             let outcome = match head.budget.exceeded() {
                 Some((bytes, bytes_max)) => Err(Failure::HeadFull { bytes, bytes_max }),

@@ -87,6 +87,8 @@ impl Shard {
             through: log_point(through),
             level: 0,
             created_at: self.deps.clock.now_unix(),
+            data_at: self.deps.clock.now_unix(),
+            revision: 0,
             tenants: built.blocks,
         };
         match self.timed("register", self.register(&object)).await {
@@ -207,6 +209,7 @@ impl Shard {
         let since = self.recent.since(self.deps.clock.now_unix());
         let objects = self.metastore.flushes(self.shard, self.incarnation, since).await?;
         let mut flushes = Vec::new();
+        // What flushes were compacted into holds their traces, too.
         for object in objects.into_iter().filter(|object| object.through.index <= watermark) {
             let object = Arc::new(object);
             let filters = self.load_filters(&object).await?;
@@ -268,5 +271,6 @@ fn tenant_block(entry: clew_block::TenantEntry) -> TenantBlock {
         spans: entry.spans,
         traces: entry.traces,
         splits: entry.split,
+        ids: None,
     }
 }

@@ -67,6 +67,15 @@ impl IngesterMetrics {
     }
 }
 
+/// Makes the series of these label values: one that is there before the first failure has a rate when
+/// that comes.
+fn zero(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
+    for value in values {
+        counters.with_label_values(&[value]).inc_by(0);
+    }
+    counters
+}
+
 impl ShardMetrics {
     fn new(metrics: &Metrics) -> ShardMetrics {
         ShardMetrics {
@@ -87,10 +96,13 @@ impl ShardMetrics {
                 "Trace fragments marked as maybe having spans elsewhere.",
             ),
             flushes: metrics.counter("clew_ingester_flushes_total", "Objects registered."),
-            flush_failures: metrics.counters(
-                "clew_ingester_flush_failures_total",
-                "Failed attempts of a step of a flush; each is repeated.",
-                &["step"],
+            flush_failures: zero(
+                metrics.counters(
+                    "clew_ingester_flush_failures_total",
+                    "Failed attempts of a step of a flush; each is repeated.",
+                    &["step"],
+                ),
+                &["upload", "register"],
             ),
             flush_seconds: metrics.seconds_by(
                 "clew_ingester_flush_duration_seconds",

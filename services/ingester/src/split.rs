@@ -13,7 +13,7 @@ use clew_catalog::ObjectMeta;
 use clew_model::{TenantId, TraceId, UnixNanos};
 use parking_lot::RwLock;
 
-/// One registered flush, with the filters of its blocks.
+/// One registered flush, or what several were compacted into, with the filters of its blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct RecentFlush {
     pub(crate) object: Arc<ObjectMeta>,
@@ -48,8 +48,8 @@ impl RecentFlushes {
     pub(crate) fn load(&self, earlier: Vec<RecentFlush>) {
         let mut state = self.state.write();
         for flush in earlier.into_iter().rev() {
-            let index = flush.object.through.index;
-            if state.flushes.iter().all(|known| known.object.through.index != index) {
+            let key = flush.object.key;
+            if state.flushes.iter().all(|known| known.object.key != key) {
                 state.flushes.push_front(flush);
             }
         }
@@ -58,7 +58,7 @@ impl RecentFlushes {
 
     /// Adds a flush of this leader and drops those that left the horizon.
     pub(crate) fn push(&self, flush: RecentFlush) {
-        let now = flush.object.created_at;
+        let now = flush.object.data_at;
         let mut state = self.state.write();
         state.flushes.push_back(flush);
         while state.flushes.front().is_some_and(|old| self.is_past(&old.object, now)) {
@@ -74,7 +74,7 @@ impl RecentFlushes {
 
     /// Whether an object of the catalog is out of the horizon at `now`.
     pub(crate) fn is_past(&self, object: &ObjectMeta, now: UnixNanos) -> bool {
-        now.since(object.created_at) > self.horizon
+        now.since(object.data_at) > self.horizon
     }
 
     /// Whether an earlier flush may hold spans of the trace.
@@ -94,6 +94,9 @@ impl RecentFlushes {
         let mut objects = Vec::new();
         for flush in &state.flushes {
             let object = &flush.object;
+            if object.level > 0 {
+                continue;
+            }
             if object.through.index <= after || object.through.index > through {
                 continue;
             }
@@ -122,6 +125,8 @@ mod tests {
             through: LogPoint { term: 1, leader: 1, index: through },
             level: 0,
             created_at: UnixNanos::from_seconds(at_seconds),
+            data_at: UnixNanos::from_seconds(at_seconds),
+            revision: 0,
             tenants: Vec::new(),
         };
         let filter = TraceFilter::build(ids);

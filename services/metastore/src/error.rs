@@ -10,7 +10,7 @@ pub enum MetastoreError {
     #[error("the metastore's log: {0}")]
     Raft(#[from] clew_raft::Error),
     /// The catalog refused a command of the metastore itself.
-    #[error("the catalog refused to create the cluster: {0}")]
+    #[error("the catalog refused: {0}")]
     Refused(#[from] clew_catalog::Refusal),
     /// The data directory belongs to another cluster than the configured one.
     #[error("the catalog belongs to another cluster: {0}")]

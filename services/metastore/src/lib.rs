@@ -5,6 +5,7 @@
 //! moment it was asked for, because it waits for a read index taken after the call arrived.
 
 mod beats;
+mod compaction;
 mod config;
 mod controller;
 mod error;

@@ -313,7 +313,11 @@ impl Metastore {
         Ok(HeartbeatResponse {})
     }
 
-    async fn observed<T, F>(&self, method: &'static str, work: F) -> Result<Response<T>, Status>
+    pub(crate) async fn observed<T, F>(
+        &self,
+        method: &'static str,
+        work: F,
+    ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<T, MetastoreError>>,
     {

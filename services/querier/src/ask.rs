@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clew_model::UnixNanos;
+use clew_model::{TraceId, UnixNanos};
 
 /// A closed range of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,15 @@ pub(crate) struct SearchAsk {
     pub(crate) range: Option<TimeRange>,
     pub(crate) limit: u32,
     pub(crate) spans_per_spanset: u32,
+}
+
+/// A deletion: of these traces, or of all that a search finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeletionAsk {
+    pub(crate) ids: Vec<TraceId>,
+    pub(crate) search: Option<SearchAsk>,
+    /// Only tell what would be deleted.
+    pub(crate) dry_run: bool,
 }
 
 /// The scopes a client can ask tag names of.

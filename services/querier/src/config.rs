@@ -15,6 +15,8 @@ pub struct Config {
     pub multi_tenant_queries_enabled: bool,
     /// The most tenants of one query.
     pub tenants_per_query_max: usize,
+    /// Whether traces and tenants can be deleted over the API.
+    pub deletions_enabled: bool,
     /// What API paths begin with, such as `/tempo`; empty for nothing.
     pub http_api_prefix: String,
     /// Limits of one request.
@@ -35,6 +37,8 @@ pub struct Config {
     pub cached_objects_max: usize,
     /// Memory for sections of blocks.
     pub cache_bytes: Bytes,
+    /// Memory for the trace-id filters of blocks, about a byte per trace in the bucket.
+    pub filter_cache_bytes: Bytes,
     /// Fragments of one trace lie at most this far apart in time; see the design's split traces.
     pub trace_horizon: Span,
 }
@@ -73,6 +77,7 @@ impl Default for Config {
             multitenancy_enabled: false,
             multi_tenant_queries_enabled: true,
             tenants_per_query_max: 100,
+            deletions_enabled: true,
             http_api_prefix: String::new(),
             query: QueryConfig::default(),
             concurrent_queries_max: 64,
@@ -83,6 +88,7 @@ impl Default for Config {
             view_age_max: Span::seconds(1_800),
             cached_objects_max: 250_000,
             cache_bytes: Bytes::mebi(128),
+            filter_cache_bytes: Bytes::mebi(128),
             trace_horizon: Span::seconds(3_600),
         }
     }

@@ -3,6 +3,7 @@
 //! Routes do not check the method, as Tempo's do not. Errors are plain text with the status that
 //! Tempo's clients expect.
 
+mod deletions;
 mod duration;
 mod fault;
 mod gate;
@@ -58,6 +59,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/api/v2/search/tag/{*rest}", any(handlers::tag_values_v2))
         .route("/api/metrics/query_range", any(info::metrics_query))
         .route("/api/metrics/query", any(info::metrics_query))
+        .route("/api/deletions", any(deletions::deletions))
+        .route("/api/tenant", any(deletions::remove_tenant))
         .with_state(api);
     let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes) };
     routes.layer(CompressionLayer::new())

@@ -21,6 +21,15 @@ pub(crate) struct QuerierMetrics {
 
 impl QuerierMetrics {
     pub(crate) fn new(metrics: &Metrics) -> QuerierMetrics {
+        let partial = metrics.counters(
+            "clew_querier_partial_total",
+            "Answers that miss something, by what could not be read.",
+            &["reason"],
+        );
+        // A series that is there before the first failure has a rate when that comes.
+        for reason in ["shard", "block", "metastore"] {
+            partial.with_label_values(&[reason]).inc_by(0);
+        }
         QuerierMetrics {
             requests: metrics.counters(
                 "clew_querier_requests_total",
@@ -34,11 +43,7 @@ impl QuerierMetrics {
             ),
             inflight: metrics.gauge("clew_querier_inflight_queries", "Queries that run now."),
             queued: metrics.gauge("clew_querier_queued_queries", "Queries that wait to run."),
-            partial: metrics.counters(
-                "clew_querier_partial_total",
-                "Answers that miss something, by what could not be read.",
-                &["reason"],
-            ),
+            partial,
             restarts: metrics.counter(
                 "clew_querier_restarts_total",
                 "Queries started again because a shard flushed in the middle of them.",

@@ -8,6 +8,8 @@
 mod blocks;
 mod cost;
 mod cut;
+mod deletion;
+mod filters;
 mod gather;
 mod heads;
 mod missing;
@@ -25,7 +27,7 @@ mod whole;
 use std::sync::Arc;
 
 use clew_node::rpc::Channel;
-use clew_node::{Clock, Deps, Problem};
+use clew_node::{Clock, Deps, Problem, Rng};
 use clew_storage::Bucket;
 
 use self::blocks::Blocks;
@@ -56,8 +58,10 @@ pub(crate) struct Root {
     views: Views,
     shards: Shards,
     blocks: Blocks,
-    metrics: Arc<QuerierMetrics>,
+    metastore: Channel,
     clock: Clock,
+    rng: Rng,
+    metrics: Arc<QuerierMetrics>,
 }
 
 impl Root {
@@ -71,12 +75,14 @@ impl Root {
     ) -> (Root, Reporter) {
         let (reports, reporter) = Reports::new(deps, metastore.clone(), Arc::clone(&metrics));
         let root = Root {
-            views: Views::new(metastore, deps.clock.clone(), &config),
+            views: Views::new(metastore.clone(), deps.clock.clone(), &config),
             shards: Shards::new(router, deps.clock.clone(), config.leader_wait.0),
             blocks: Blocks::new(bucket, deps, &config, Arc::clone(&metrics), reports),
+            metastore,
+            clock: deps.clock.clone(),
+            rng: deps.rng.clone(),
             config,
             metrics,
-            clock: deps.clock.clone(),
         };
         (root, reporter)
     }

@@ -265,7 +265,8 @@ impl Page {
         let trace = self.traces.iter().find(|trace| trace.rows.contains(&row));
         let Some(trace) = trace else { return Ok(None) };
         let part = PageTraceRows { rows: row..row + 1, ..trace.clone() };
-        Ok(self.spans(&part, records)?.pop())
+        let cursors = self.values_before(row - self.first_row, &records.shapes);
+        Ok(self.spans(&part, cursors, records)?.0.pop())
     }
 
     /// The spans of a trace in this page, in the order of their rows; none if it is not here. They
@@ -277,18 +278,36 @@ impl Page {
         let mut spans = Vec::new();
         let from = self.traces.partition_point(|trace| trace.id < *id);
         for part in self.traces[from..].iter().take_while(|trace| trace.id == *id) {
-            spans.append(&mut self.spans(part, records)?);
+            let cursors = self.values_before(part.rows.start - self.first_row, &records.shapes);
+            spans.append(&mut self.spans(part, cursors, records)?.0);
         }
         Ok(Trace { id: *id, spans })
     }
 
+    /// All traces of the page, ascending, each with what the page holds of it. Cheaper than asking
+    /// for one after the other.
+    ///
+    /// # Errors
+    /// As [`Page::span`].
+    pub fn all_traces(&self, records: &BlockRecords) -> Result<Vec<Trace>, BlockError> {
+        let mut cursors = self.values_before(0, &records.shapes);
+        let mut traces: Vec<Trace> = Vec::with_capacity(self.traces.len());
+        for part in &self.traces {
+            let spans;
+            (spans, cursors) = self.spans(part, cursors, records)?;
+            traces.push(Trace { id: part.id, spans });
+        }
+        Ok(traces)
+    }
+
+    /// The spans of a part whose values begin at `cursors`, and where the values go on.
     fn spans(
         &self,
         part: &PageTraceRows,
+        cursors: Vec<usize>,
         records: &BlockRecords,
-    ) -> Result<Vec<SpanRecord>, BlockError> {
+    ) -> Result<(Vec<SpanRecord>, Vec<usize>), BlockError> {
         let shapes = &records.shapes;
-        let cursors = self.values_before(part.rows.start - self.first_row, shapes);
         let mut joiner = Joiner::new(&self.columns, cursors, &self.chunk, part);
         let mut ends = Vec::with_capacity(part.rows.len());
         for row in part.rows.clone() {
@@ -298,7 +317,8 @@ impl Page {
             joiner.join(row, steps, shapes.fields())?;
             ends.push(joiner.len());
         }
-        let bytes = Bytes::from(joiner.into_bytes());
+        let (bytes, cursors) = joiner.into_parts();
+        let bytes = Bytes::from(bytes);
         let mut start = 0;
         let mut spans = Vec::with_capacity(ends.len());
         for (row, end) in part.rows.clone().zip(ends) {
@@ -313,7 +333,7 @@ impl Page {
             });
             start = end;
         }
-        Ok(spans)
+        Ok((spans, cursors))
     }
 
     /// About how many bytes of memory the page takes.

@@ -75,8 +75,9 @@ impl<'a> Joiner<'a> {
         self.out.len()
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.out
+    /// The spans, and where each field's next value is.
+    pub(super) fn into_parts(self) -> (Vec<u8>, Vec<usize>) {
+        (self.out, self.cursors)
     }
 
     /// Appends the span of a row.

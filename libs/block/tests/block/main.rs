@@ -5,6 +5,7 @@
 mod conditions;
 mod damage;
 mod golden;
+mod merge;
 mod naive;
 mod rare;
 mod round_trip;

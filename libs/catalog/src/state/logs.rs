@@ -72,6 +72,8 @@ impl State {
                 log.watermark = object.through;
             }
             object.created_at = self.now;
+            object.data_at = self.now;
+            object.revision = self.revision;
             for block in &mut object.tenants {
                 block.max_time = block.max_time.max(block.min_time);
             }
@@ -83,16 +85,19 @@ impl State {
 
     /// What becomes of registering `object`, by the rules of the flush protocol.
     fn check_flush(&self, object: &ObjectMeta) -> Result<FlushOutcome, Refusal> {
-        if self.objects.contains_key(&object.key) {
+        if self.objects.contains_key(&object.key) || self.dead.contains_key(&object.key) {
             return Ok(FlushOutcome::AlreadyApplied);
         }
+        let Some(incarnation) = object.incarnation() else {
+            return Err(Refusal::Invalid { reason: "not the key of a flush".to_owned() });
+        };
         let Some(log) = self.shards.get(&object.shard()) else {
             return Ok(FlushOutcome::UnknownShard);
         };
-        if object.incarnation().0 > self.last_incarnation {
+        if incarnation.0 > self.last_incarnation {
             return Ok(FlushOutcome::UnknownShard);
         }
-        if object.incarnation() != log.incarnation {
+        if incarnation != log.incarnation {
             return Ok(FlushOutcome::IncarnationClosed { current: log.incarnation });
         }
         let watermark = log.watermark;

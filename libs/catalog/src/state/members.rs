@@ -8,11 +8,16 @@ use super::{Generation, ReplicaInfo, State};
 use crate::changes::ChangeLog;
 use crate::command::{CreateCluster, IssueReplicaId, RegisterNode, SetNodeState};
 use crate::ident::ReplicaId;
-use crate::member::{NodeInfo, NodeState};
+use crate::member::{NodeInfo, NodeState, Roles};
 use crate::outcome::{ClusterOutcome, Outcome, Refusal};
 
 /// The most nodes the catalog remembers.
 pub(crate) const NODES_MAX: usize = 4_096;
+
+/// The most nodes remembered that keep nothing. Kubernetes gives each of their processes a new name, and
+/// nobody says when an old one is gone for good: past this, the one that registered longest ago is
+/// forgotten.
+pub(crate) const STATELESS_NODES_MAX: usize = 1_024;
 
 /// The most replica ids the catalog issues.
 pub(crate) const REPLICAS_MAX: usize = 65_536;
@@ -53,8 +58,11 @@ impl State {
         if capacity == 0 || capacity > CAPACITY_MAX {
             return invalid(format!("the capacity must be from 1 to {CAPACITY_MAX}: {capacity}"));
         }
-        if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node) {
-            return Err(full("nodes", NODES_MAX as u64));
+        if !self.nodes.contains_key(&node) {
+            self.forget_a_stateless_node();
+            if self.nodes.len() >= NODES_MAX {
+                return Err(full("nodes", NODES_MAX as u64));
+            }
         }
         let known = self.nodes.get(&node);
         let info = NodeInfo {
@@ -70,6 +78,24 @@ impl State {
         };
         self.nodes.insert(node, info);
         Ok(Outcome::NodeRegistered)
+    }
+
+    /// Makes room for one more node that keeps nothing, if there are too many of them.
+    fn forget_a_stateless_node(&mut self) {
+        let keeps_nothing = |info: &&NodeInfo| {
+            let roles = info.roles;
+            info.replica.is_none()
+                && !roles.contains(Roles::INGESTER)
+                && !roles.contains(Roles::METASTORE)
+        };
+        let stateless = || self.nodes.values().filter(keeps_nothing);
+        if stateless().count() < STATELESS_NODES_MAX {
+            return;
+        }
+        let oldest = stateless().min_by_key(|info| (info.last_seen, &info.node));
+        if let Some(oldest) = oldest.map(|info| info.node.clone()) {
+            self.nodes.remove(&oldest);
+        }
     }
 
     pub(super) fn issue_replica_id(&mut self, command: IssueReplicaId) -> Result<Outcome, Refusal> {

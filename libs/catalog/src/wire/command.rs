@@ -3,6 +3,7 @@
 use clew_model::UnixNanos;
 use prost::Message;
 
+use super::job_commands::{self, Wire as _};
 use super::topology::{LeadMessage, lead, lead_message};
 use super::{KeyMessage, ObjectMessage};
 use crate::command::{
@@ -21,7 +22,10 @@ struct CommandMessage {
     version: u32,
     #[prost(fixed64, tag = "2")]
     at: u64,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(
+        oneof = "Body",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+    )]
     body: Option<Body>,
 }
 
@@ -47,6 +51,24 @@ enum Body {
     SetNodeState(SetNodeStateMessage),
     #[prost(message, tag = "19")]
     AddGeneration(AddGenerationMessage),
+    #[prost(message, tag = "20")]
+    BeginJob(job_commands::BeginJobMessage),
+    #[prost(message, tag = "21")]
+    RenewJob(job_commands::RenewJobMessage),
+    #[prost(message, tag = "22")]
+    CommitJob(job_commands::CommitJobMessage),
+    #[prost(message, tag = "23")]
+    AbandonJob(job_commands::AbandonJobMessage),
+    #[prost(message, tag = "24")]
+    DropBlocks(job_commands::DropBlocksMessage),
+    #[prost(message, tag = "25")]
+    ConfirmDeleted(job_commands::ConfirmDeletedMessage),
+    #[prost(message, tag = "26")]
+    DeleteTraces(job_commands::DeleteTracesMessage),
+    #[prost(message, tag = "27")]
+    RemoveTenant(job_commands::RemoveTenantMessage),
+    #[prost(message, tag = "28")]
+    SetTenant(job_commands::SetTenantMessage),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -194,6 +216,15 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
         Command::AddGeneration(c) => {
             Body::AddGeneration(AddGenerationMessage { after: c.after, shard_count: c.shard_count })
         }
+        Command::BeginJob(c) => Body::BeginJob(c.to_message()),
+        Command::RenewJob(c) => Body::RenewJob(c.to_message()),
+        Command::CommitJob(c) => Body::CommitJob(c.to_message()),
+        Command::AbandonJob(c) => Body::AbandonJob(c.to_message()),
+        Command::DropBlocks(c) => Body::DropBlocks(c.to_message()),
+        Command::ConfirmDeleted(c) => Body::ConfirmDeleted(c.to_message()),
+        Command::DeleteTraces(c) => Body::DeleteTraces(c.to_message()),
+        Command::RemoveTenant(c) => Body::RemoveTenant(c.to_message()),
+        Command::SetTenant(c) => Body::SetTenant(c.to_message()),
     };
     CommandMessage { version: COMMAND_VERSION, at: at.0, body: Some(body) }.encode_to_vec()
 }
@@ -265,6 +296,15 @@ fn command(body: Body) -> Result<Command, DecodeError> {
         Body::AddGeneration(m) => {
             Command::AddGeneration(AddGeneration { after: m.after, shard_count: m.shard_count })
         }
+        Body::BeginJob(m) => Command::BeginJob(job_commands::Wire::of_message(m)?),
+        Body::RenewJob(m) => Command::RenewJob(job_commands::Wire::of_message(m)?),
+        Body::CommitJob(m) => Command::CommitJob(job_commands::Wire::of_message(m)?),
+        Body::AbandonJob(m) => Command::AbandonJob(job_commands::Wire::of_message(m)?),
+        Body::DropBlocks(m) => Command::DropBlocks(job_commands::Wire::of_message(m)?),
+        Body::ConfirmDeleted(m) => Command::ConfirmDeleted(job_commands::Wire::of_message(m)?),
+        Body::DeleteTraces(m) => Command::DeleteTraces(job_commands::Wire::of_message(m)?),
+        Body::RemoveTenant(m) => Command::RemoveTenant(job_commands::Wire::of_message(m)?),
+        Body::SetTenant(m) => Command::SetTenant(job_commands::Wire::of_message(m)?),
     })
 }
 

@@ -4,10 +4,10 @@ use prost::Message;
 
 use super::PointMessage;
 use crate::error::DecodeError;
-use crate::ident::{ClusterId, Incarnation, ReplicaId};
+use crate::ident::{ClusterId, DeletionId, Incarnation, JobId, ReplicaId};
 use crate::outcome::{
-    ClusterOutcome, FlushOutcome, GenerationOutcome, LeadOutcome, OpenOutcome, Outcome,
-    PlaceOutcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, DeletionOutcome, FlushOutcome, GenerationOutcome, JobOutcome, LeadOutcome,
+    OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
 };
 
 /// One flat message: `code` tells the outcome, the other fields hold what that one carries.
@@ -73,6 +73,14 @@ fn message(outcome: &Outcome) -> OutcomeMessage {
         Outcome::Generation(GenerationOutcome::AlreadyAdded { generation }) => {
             number(92, *generation)
         }
+        Outcome::Job(JobOutcome::Begun { job }) => number(110, job.0),
+        Outcome::Job(JobOutcome::Renewed) => code(111),
+        Outcome::Job(JobOutcome::Committed) => code(112),
+        Outcome::Job(JobOutcome::Abandoned) => code(113),
+        Outcome::Job(JobOutcome::Superseded) => code(114),
+        Outcome::Dropped => code(120),
+        Outcome::Deletion(DeletionOutcome::Accepted { deletion }) => number(130, deletion.0),
+        Outcome::TenantSet => code(140),
         Outcome::Refused(refusal) => refusal_message(refusal),
     }
 }
@@ -131,6 +139,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Outcome, DecodeError> {
         90 => Outcome::Generation(GenerationOutcome::Added { generation: value }),
         91 => Outcome::Generation(GenerationOutcome::Conflict { newest: value }),
         92 => Outcome::Generation(GenerationOutcome::AlreadyAdded { generation: value }),
+        110 => Outcome::Job(JobOutcome::Begun { job: JobId(value) }),
+        111 => Outcome::Job(JobOutcome::Renewed),
+        112 => Outcome::Job(JobOutcome::Committed),
+        113 => Outcome::Job(JobOutcome::Abandoned),
+        114 => Outcome::Job(JobOutcome::Superseded),
+        120 => Outcome::Dropped,
+        130 => Outcome::Deletion(DeletionOutcome::Accepted { deletion: DeletionId(value) }),
+        140 => Outcome::TenantSet,
         code => Outcome::Refused(refusal(code, value, text)?),
     })
 }
@@ -204,6 +220,14 @@ mod tests {
             Outcome::Generation(GenerationOutcome::Added { generation: 2 }),
             Outcome::Generation(GenerationOutcome::Conflict { newest: 3 }),
             Outcome::Generation(GenerationOutcome::AlreadyAdded { generation: 4 }),
+            Outcome::Job(JobOutcome::Begun { job: JobId(9) }),
+            Outcome::Job(JobOutcome::Renewed),
+            Outcome::Job(JobOutcome::Committed),
+            Outcome::Job(JobOutcome::Abandoned),
+            Outcome::Job(JobOutcome::Superseded),
+            Outcome::Dropped,
+            Outcome::Deletion(DeletionOutcome::Accepted { deletion: DeletionId(10) }),
+            Outcome::TenantSet,
         ];
         for outcome in outcomes.into_iter().chain(refusals.map(Outcome::Refused)) {
             assert_eq!(decode(&encode(&outcome)), Ok(outcome));

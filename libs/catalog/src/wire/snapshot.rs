@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use clew_model::{TenantId, UnixNanos};
 use prost::Message;
 
+use super::compaction::{
+    self, DeadMessage, DeletionMessage, JobMessage, SettingsMessage, StrikesMessage,
+};
 use super::topology::{LeadMessage, lead, lead_message};
 use super::{
     GenerationMessage, NodeMessage, ObjectMessage, QuarantineMessage, ReplicaMessage, ShardMessage,
 };
 use crate::changes::ChangeLog;
 use crate::error::DecodeError;
-use crate::ident::{ClusterId, ReplicaId, RequestId};
+use crate::ident::{ClusterId, JobId, ReplicaId, RequestId};
 use crate::state::{ShardLog, State};
 use crate::view::ShardView;
 
@@ -47,6 +50,20 @@ struct SnapshotMessage {
     objects: Vec<ObjectMessage>,
     #[prost(message, repeated, tag = "13")]
     quarantined: Vec<QuarantineMessage>,
+    #[prost(message, repeated, tag = "14")]
+    jobs: Vec<JobMessage>,
+    #[prost(uint64, repeated, tag = "15")]
+    finished: Vec<u64>,
+    #[prost(message, repeated, tag = "16")]
+    dead: Vec<DeadMessage>,
+    #[prost(message, repeated, tag = "17")]
+    strikes: Vec<StrikesMessage>,
+    #[prost(message, repeated, tag = "18")]
+    settings: Vec<SettingsMessage>,
+    #[prost(message, repeated, tag = "19")]
+    deletions: Vec<DeletionMessage>,
+    #[prost(uint64, tag = "20")]
+    dropped_at: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -94,6 +111,17 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
         tenants,
         objects: state.objects.values().map(|o| super::object_message(o, place)).collect(),
         quarantined: state.quarantined.values().map(super::quarantine_message).collect(),
+        jobs: state.jobs.values().map(compaction::job_message).collect(),
+        finished: state.finished.iter().map(|job| job.0).collect(),
+        dead: state.dead.values().map(compaction::dead_message).collect(),
+        strikes: state.strikes.iter().map(compaction::strikes_message).collect(),
+        settings: state
+            .settings
+            .iter()
+            .map(|(tenant, settings)| compaction::settings_message(tenant.as_str(), settings))
+            .collect(),
+        deletions: state.deletions.values().map(|d| compaction::deletion_message(d)).collect(),
+        dropped_at: state.dropped_at,
     }
     .encode_to_vec()
 }
@@ -135,6 +163,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
         decode_shard(&mut state, shard)?;
     }
     decode_objects(&mut state, &message)?;
+    decode_compaction(&mut state, &message)?;
     let same_counts = state.nodes.len() == message.nodes.len()
         && state.replicas.len() == message.replicas.len()
         && state.shards.len() == message.shards.len();
@@ -189,6 +218,45 @@ fn decode_objects(state: &mut State, message: &SnapshotMessage) -> Result<(), De
         || !state.quarantined.keys().all(whole)
     {
         return Err(DecodeError::Inconsistent { what: "objects" });
+    }
+    Ok(())
+}
+
+fn decode_compaction(state: &mut State, message: &SnapshotMessage) -> Result<(), DecodeError> {
+    state.dropped_at = message.dropped_at;
+    state.finished = message.finished.iter().copied().map(JobId).collect();
+    for job in &message.jobs {
+        let job = compaction::job(job)?;
+        state.busy.extend(job.inputs.iter().map(|key| (*key, job.job)));
+        state.jobs.insert(job.job, job);
+    }
+    for dead in &message.dead {
+        let dead = compaction::dead(dead)?;
+        if state.objects.contains_key(&dead.object.key) {
+            return Err(DecodeError::Inconsistent { what: "dead object" });
+        }
+        state.dead.insert(dead.object.key, dead);
+    }
+    for strikes in &message.strikes {
+        let (key, strikes) = compaction::strikes(strikes)?;
+        state.strikes.insert(key, strikes);
+    }
+    for settings in &message.settings {
+        let tenant = super::tenant(&settings.tenant)?;
+        state.settings.insert(tenant, compaction::settings(settings));
+    }
+    for deletion in &message.deletions {
+        let deletion = compaction::deletion(deletion)?;
+        state.deletions.insert(deletion.id, std::sync::Arc::new(deletion));
+    }
+    let same_counts = state.jobs.len() == message.jobs.len()
+        && state.dead.len() == message.dead.len()
+        && state.strikes.len() == message.strikes.len()
+        && state.settings.len() == message.settings.len()
+        && state.deletions.len() == message.deletions.len();
+    let held: usize = state.jobs.values().map(|job| job.inputs.len()).sum();
+    if !same_counts || held != state.busy.len() {
+        return Err(DecodeError::Inconsistent { what: "duplicates" });
     }
     Ok(())
 }

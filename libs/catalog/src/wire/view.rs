@@ -6,8 +6,10 @@ use std::sync::Arc;
 use clew_model::{TenantId, UnixNanos};
 use prost::Message;
 
+use super::compaction::{self, DeletionMessage};
 use super::{
-    GenerationMessage, NodeMessage, ObjectMessage, QuarantineMessage, ReplicaMessage, ShardMessage,
+    GenerationMessage, KeyMessage, NodeMessage, ObjectMessage, QuarantineMessage, ReplicaMessage,
+    ShardMessage,
 };
 use crate::changes::{Change, ChangeKind};
 use crate::error::DecodeError;
@@ -42,6 +44,8 @@ struct ViewMessage {
     objects: Vec<ObjectMessage>,
     #[prost(message, repeated, tag = "10")]
     quarantined: Vec<QuarantineMessage>,
+    #[prost(message, repeated, tag = "11")]
+    deletions: Vec<DeletionMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -56,7 +60,7 @@ struct ChangesMessage {
 struct ChangeMessage {
     #[prost(uint64, tag = "1")]
     revision: u64,
-    #[prost(oneof = "ChangeBody", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "ChangeBody", tags = "2, 3, 4, 5, 6, 7")]
     body: Option<ChangeBody>,
 }
 
@@ -70,6 +74,18 @@ enum ChangeBody {
     ShardOpened(ShardMessage),
     #[prost(message, tag = "5")]
     GenerationAdded(GenerationMessage),
+    #[prost(message, tag = "6")]
+    ObjectsReplaced(ReplacedMessage),
+    #[prost(message, tag = "7")]
+    DeletionChanged(DeletionMessage),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ReplacedMessage {
+    #[prost(message, repeated, tag = "1")]
+    gone: Vec<KeyMessage>,
+    #[prost(message, repeated, tag = "2")]
+    added: Vec<ObjectMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -143,6 +159,7 @@ pub(crate) fn encode_view(view: &View) -> Vec<u8> {
         scope: view.scope.iter().flatten().map(TenantId::to_string).collect(),
         objects: objects.into_values().map(object).collect(),
         quarantined: view.quarantined.values().map(super::quarantine_message).collect(),
+        deletions: view.deletions.values().map(|d| compaction::deletion_message(d)).collect(),
     }
     .encode_to_vec()
 }
@@ -160,6 +177,7 @@ pub(crate) fn decode_view(bytes: &[u8]) -> Result<View, DecodeError> {
         scope: (!message.all_tenants).then_some(scope),
         objects: BTreeMap::new(),
         quarantined: BTreeMap::new(),
+        deletions: BTreeMap::new(),
     };
     if let Some(cluster) = &message.cluster {
         view.cluster = Some(ClusterId(super::id16(cluster)?));
@@ -174,6 +192,10 @@ pub(crate) fn decode_view(bytes: &[u8]) -> Result<View, DecodeError> {
     for quarantine in &message.quarantined {
         let quarantine = super::quarantine(quarantine)?;
         view.quarantined.insert((quarantine.tenant.clone(), quarantine.object), quarantine);
+    }
+    for deletion in &message.deletions {
+        let deletion = compaction::deletion(deletion)?;
+        view.deletions.insert(deletion.id, Arc::new(deletion));
     }
     for object in &message.objects {
         view.list_object(&decode_object(object)?);
@@ -192,6 +214,16 @@ pub(crate) fn encode_changes(changes: &[Change]) -> Vec<u8> {
         ChangeKind::ShardOpened(shard) => ChangeBody::ShardOpened(super::shard_message(shard)),
         ChangeKind::GenerationAdded(generation) => {
             ChangeBody::GenerationAdded(super::generation_message(generation))
+        }
+        ChangeKind::ObjectsReplaced { gone, added } => {
+            let added = added.iter().map(|object| super::object_message(object, |_| 0)).collect();
+            ChangeBody::ObjectsReplaced(ReplacedMessage {
+                gone: compaction::key_messages(gone),
+                added,
+            })
+        }
+        ChangeKind::DeletionChanged(deletion) => {
+            ChangeBody::DeletionChanged(compaction::deletion_message(deletion))
         }
     };
     let change = |c: &Change| ChangeMessage { revision: c.revision, body: Some(body(&c.kind)) };
@@ -214,6 +246,13 @@ pub(crate) fn decode_changes(bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
             ChangeBody::ShardOpened(shard) => ChangeKind::ShardOpened(super::shard_view(shard)?),
             ChangeBody::GenerationAdded(generation) => {
                 ChangeKind::GenerationAdded(super::generation(generation)?)
+            }
+            ChangeBody::ObjectsReplaced(replaced) => ChangeKind::ObjectsReplaced {
+                gone: compaction::keys(&replaced.gone)?,
+                added: replaced.added.iter().map(decode_object).collect::<Result<_, _>>()?,
+            },
+            ChangeBody::DeletionChanged(deletion) => {
+                ChangeKind::DeletionChanged(Arc::new(compaction::deletion(deletion)?))
             }
         };
         Ok(Change { revision: message.revision, kind })

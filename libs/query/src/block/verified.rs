@@ -21,6 +21,8 @@ const PAGES_MAX: usize = 32;
 pub(super) struct VerifiedIndex {
     index: Arc<BlockSearch>,
     verified: Vec<Verified>,
+    /// Traces that are not to be seen any more, ascending.
+    deleted: Arc<[TraceId]>,
 }
 
 /// The rows that have a text.
@@ -55,7 +57,8 @@ impl BlockSource {
         let numbers: BTreeSet<usize> =
             wanted.iter().flat_map(|(_, pages)| pages).copied().collect();
         if numbers.is_empty() || numbers.len() > PAGES_MAX {
-            return Ok(VerifiedIndex { index, verified: Vec::new() });
+            let deleted = Arc::clone(&self.block.deleted);
+            return Ok(VerifiedIndex { index, verified: Vec::new(), deleted });
         }
         let block = self.opened().await?;
         let pages = self.pages(&block, numbers).await?;
@@ -71,7 +74,8 @@ impl BlockSource {
             });
             Ok(verified.collect())
         };
-        Ok(VerifiedIndex { index, verified: self.compute(verify).await? })
+        let deleted = Arc::clone(&self.block.deleted);
+        Ok(VerifiedIndex { index, verified: self.compute(verify).await?, deleted })
     }
 }
 
@@ -124,15 +128,21 @@ impl RowIndex for VerifiedIndex {
     }
 
     fn candidate(&self, ordinal: u32) -> Option<Candidate> {
-        RowIndex::candidate(self.index.as_ref(), ordinal)
+        let candidate = RowIndex::candidate(self.index.as_ref(), ordinal)?;
+        self.deleted.binary_search(&candidate.id).is_err().then_some(candidate)
     }
 
     fn add_rows(&self, ordinal: u32, rows: &mut RowSet) {
         RowIndex::add_rows(self.index.as_ref(), ordinal, rows);
     }
 
+    fn has_row(&self, ordinal: u32, rows: &RowSet) -> bool {
+        RowIndex::has_row(self.index.as_ref(), ordinal, rows)
+    }
+
     fn find(&self, id: &TraceId) -> Option<u32> {
-        RowIndex::find(self.index.as_ref(), id)
+        let is_deleted = self.deleted.binary_search(id).is_ok();
+        if is_deleted { None } else { RowIndex::find(self.index.as_ref(), id) }
     }
 
     fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>> {

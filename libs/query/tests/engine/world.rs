@@ -234,5 +234,6 @@ pub async fn put_block(bucket: &Bucket, key: &str, table: &SpanTable) -> BlockRe
         spans: footer.spans,
         traces: footer.traces,
         splits: footer.split,
+        deleted: Arc::from([]),
     }
 }

@@ -41,7 +41,7 @@ def test_the_benchmark_measures_and_checks_everything(tmp_path):
     assert len(sections) > 10
     assert sum(sections) == pytest.approx(figures[stored])
     assert figures["peak memory, MB"] > 1
-    assert len(report["queries"]) == 12
+    assert len(report["queries"]) == 16
     assert all(query["must"] for query in report["queries"])
     assert report["wrong"] == []
 

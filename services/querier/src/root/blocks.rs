@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clew_model::ErrorKind;
+use clew_model::{ErrorKind, TraceId};
 use clew_node::{Deps, Problem, Tasks};
 use clew_query::{
     BlockCache, BlockReader, Engine, QueryError, QueryLimits, SourceFailure, SpanSource,
 };
 use clew_storage::Bucket;
 
+use super::filters::Filters;
 use super::missing::Missing;
 use super::quarantine::Reports;
 use super::snapshot::{BlockRef, Snapshot};
@@ -20,6 +21,7 @@ use crate::metrics::QuerierMetrics;
 pub(super) struct Blocks {
     reader: BlockReader,
     cache: BlockCache,
+    filters: Filters,
     engine: Engine,
     tasks: Tasks,
     reports: Reports,
@@ -47,7 +49,8 @@ impl Blocks {
         let tasks = deps.tasks.clone();
         let reader = BlockReader::new(bucket, cache.clone(), tasks.clone());
         let engine = Engine::new(tasks.clone(), limits);
-        Blocks { reader, cache, engine, tasks, reports, metrics }
+        let filters = Filters::new(config.filter_cache_bytes.0);
+        Blocks { reader, cache, filters, engine, tasks, reports, metrics }
     }
 
     /// Runs leaves.
@@ -69,6 +72,23 @@ impl Blocks {
         let source =
             |block: &BlockRef| Arc::new(self.reader.source(place_of(block))) as Arc<dyn SpanSource>;
         blocks.iter().map(source).collect()
+    }
+
+    /// Those of `blocks` that may have one of the traces, as far as is known without reading.
+    pub(super) fn possible(&self, blocks: &[BlockRef], ids: &[TraceId]) -> Vec<BlockRef> {
+        let may_hold = |block: &&BlockRef| {
+            ids.iter().any(|id| block.block.may_hold(id)) && self.filters.may_hold(block, ids)
+        };
+        blocks.iter().filter(may_hold).cloned().collect()
+    }
+
+    /// Remembers the filters of blocks that were opened just now.
+    pub(super) async fn remember(&self, blocks: &[BlockRef]) {
+        for block in blocks.iter().filter(|block| !self.filters.is_known(block)) {
+            if let Some(filter) = self.reader.source(place_of(block)).known_filter().await {
+                self.filters.keep(block, filter);
+            }
+        }
     }
 
     /// Notes in `missing` which of `blocks` could not be read, and reports damaged ones.
@@ -116,6 +136,7 @@ fn place_of(block: &BlockRef) -> clew_query::BlockRef {
         spans: known.spans,
         traces: known.traces,
         splits: known.splits,
+        deleted: Arc::clone(&block.deleted),
     }
 }
 

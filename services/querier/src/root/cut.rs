@@ -103,7 +103,7 @@ fn covering(
     let mut border = from;
     for encoded in &behind.objects {
         let object = ObjectMeta::decode(encoded).ok()?;
-        let belongs = object.shard() == shard && object.incarnation() == incarnation;
+        let belongs = object.shard() == shard && object.incarnation() == Some(incarnation);
         if !belongs || object.from != border || object.validate().is_err() {
             return None;
         }
@@ -136,6 +136,8 @@ mod tests {
             through: LogPoint { term: 1, leader: 1, index: through },
             level: 0,
             created_at: UnixNanos(0),
+            data_at: UnixNanos(0),
+            revision: 0,
             tenants: Vec::new(),
         };
         object.encode().into()

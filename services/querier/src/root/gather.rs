@@ -64,9 +64,11 @@ impl Root {
         ids: &[TraceId],
         missing: &mut Missing,
     ) -> Result<Fragments, Problem> {
+        let blocks = &self.blocks.possible(blocks, ids);
         let sources = self.blocks.sources(blocks);
         let fetched = self.blocks.engine().fetch_traces(&sources, ids).await.map_err(problem_of)?;
         self.blocks.note_failures(snapshot, blocks, fetched.failed, missing);
+        self.blocks.remember(blocks).await;
         let clew_query::Fetched { traces, inspected } = fetched.response;
         Ok(Fragments { traces, inspected, too_large: false })
     }

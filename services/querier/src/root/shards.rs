@@ -83,6 +83,7 @@ calls! {
     fetch(ShardFetchRequest) -> ShardFetchResponse;
     tag_names(ShardTagNamesRequest) -> ShardTagNamesResponse;
     tag_values(ShardTagValuesRequest) -> ShardTagValuesResponse;
+    flush(FlushRequest) -> FlushResponse;
 }
 
 impl Shards {

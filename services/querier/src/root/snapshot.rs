@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clew_catalog::{ObjectKey, ObjectMeta, Quarantine, TenantBlock, View};
+use clew_catalog::{DeletionId, ObjectKey, ObjectMeta, Quarantine, TenantBlock, View};
 use clew_model::{TenantId, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::Cut;
@@ -25,6 +25,8 @@ pub(super) struct BlockRef {
     pub(super) object: ObjectKey,
     /// Where it lies there, and what the catalog knows of it.
     pub(super) block: TenantBlock,
+    /// Traces that were deleted after it was written, ascending.
+    pub(super) deleted: Arc<[TraceId]>,
 }
 
 /// One query's cut through one tenant's data.
@@ -92,19 +94,27 @@ impl Snapshot {
 
     fn take_blocks(&mut self, view: &View, newer: Vec<Arc<ObjectMeta>>) {
         // A map by key: a view that was taken while a shard flushed may know its objects already.
-        let mut blocks: BTreeMap<ObjectKey, TenantBlock> = BTreeMap::new();
+        let mut blocks: BTreeMap<ObjectKey, (TenantBlock, Arc<[TraceId]>)> = BTreeMap::new();
+        // Of many blocks few lists are needed: each deletion concerns all that are older than it.
+        let mut deleted: BTreeMap<Option<DeletionId>, Arc<[TraceId]>> = BTreeMap::new();
         for (object, block) in view.blocks(&self.tenant) {
-            blocks.insert(object.key, block.clone());
+            let first = view.first_deletion(&self.tenant, object.revision);
+            let list = deleted
+                .entry(first)
+                .or_insert_with(|| view.deleted(&self.tenant, object.revision).into());
+            blocks.insert(object.key, (block.clone(), Arc::clone(list)));
         }
         for object in newer {
             if let Some(block) = object.block(&self.tenant)
+                && !blocks.contains_key(&object.key)
                 && self.quarantined.iter().all(|damaged| damaged.object != object.key)
             {
-                blocks.insert(object.key, block.clone());
+                // What was flushed after the view was taken, no deletion in the view concerns.
+                blocks.insert(object.key, (block.clone(), Arc::from([])));
             }
         }
-        self.blocks =
-            blocks.into_iter().map(|(object, block)| BlockRef { object, block }).collect();
+        let block_of = |(object, (block, deleted))| BlockRef { object, block, deleted };
+        self.blocks = blocks.into_iter().map(block_of).collect();
         let newest = |block: &BlockRef| (std::cmp::Reverse(block.block.max_time), block.object);
         self.blocks.sort_by_key(newest);
     }

@@ -193,6 +193,7 @@ impl FakeShard {
                 spans: entry.spans,
                 traces: entry.traces,
                 splits: entry.split,
+                ids: None,
             })
             .collect();
         let object = ObjectMeta {
@@ -202,6 +203,8 @@ impl FakeShard {
             through: LogPoint { term: 1, leader: 1, index: through },
             level: 0,
             created_at: UnixNanos(0),
+            data_at: UnixNanos(0),
+            revision: 0,
             tenants,
         };
         Some((object, bytes))

@@ -1,0 +1,94 @@
+{{/* What a role is made of: its values, and the preset's where they say nothing, as YAML.
+     (dict "root" $ "role" "ingester") */}}
+{{- define "clew.component" -}}
+{{- $preset := index (.root.Files.Get (printf "presets/%s.yaml" .root.Values.preset) | fromYaml) .role | default dict -}}
+{{- $given := deepCopy (index .root.Values .role) -}}
+{{- $replicas := default (default 1 $preset.replicas) $given.replicas | int -}}
+{{- $_ := set $given "replicas" $replicas -}}
+{{- if not $given.resources }}{{ $_ := set $given "resources" (default dict $preset.resources) }}{{ end -}}
+{{- if $given.persistence -}}
+{{- $size := default (dig "persistence" "size" "10Gi" $preset) $given.persistence.size -}}
+{{- $_ := set $given.persistence "size" $size -}}
+{{- end -}}
+{{- $_ := set $given "headBytes" (default "" $preset.headBytes) -}}
+{{- $_ := set $given "cacheBytes" (default "" $preset.cacheBytes) -}}
+{{- toYaml $given -}}
+{{- end -}}
+
+{{/* The StatefulSets of the ingesters, as YAML: a list of {name, zone, replicas} under `sets`. */}}
+{{- define "clew.ingesterSets" -}}
+{{- $component := include "clew.component" (dict "root" . "role" "ingester") | fromYaml -}}
+{{- $name := include "clew.roleName" (dict "root" . "role" "ingester") -}}
+{{- $replicas := int $component.replicas -}}
+{{- $sets := list -}}
+{{- if .Values.ingester.zones -}}
+{{- range .Values.ingester.zones -}}
+{{- $sets = append $sets (dict "name" (printf "%s-%s" $name .) "zone" . "replicas" (div $replicas (len $.Values.ingester.zones))) -}}
+{{- end -}}
+{{- else -}}
+{{- $sets = append $sets (dict "name" $name "zone" "" "replicas" $replicas) -}}
+{{- end -}}
+{{- toYaml (dict "sets" $sets) -}}
+{{- end -}}
+
+{{/* The settings of every process, as YAML. */}}
+{{- define "clew.config" -}}
+{{- $single := include "clew.component" (dict "root" . "role" "single") | fromYaml -}}
+{{- $ingester := include "clew.component" (dict "root" . "role" "ingester") | fromYaml -}}
+{{- $querier := include "clew.component" (dict "root" . "role" "querier") | fromYaml -}}
+{{- $isSingle := eq .Values.mode "single" -}}
+{{- $bucket := dict -}}
+{{- with .Values.bucket -}}
+{{- if .url }}{{ $_ := set $bucket "url" .url }}{{ end -}}
+{{- if .endpoint }}{{ $_ := set $bucket "endpoint" .endpoint }}{{ end -}}
+{{- if .region }}{{ $_ := set $bucket "region" .region }}{{ end -}}
+{{- if hasPrefix "s3://" .url }}{{ $_ := set $bucket "path_style" .pathStyle }}{{ end -}}
+{{- if .accountName }}{{ $_ := set $bucket "account_name" .accountName }}{{ end -}}
+{{- if .existingSecret.serviceAccountKey }}{{ $_ := set $bucket "service_account_path" "/etc/clew-bucket/service-account.json" }}{{ end -}}
+{{- end -}}
+{{- $config := dict
+      "data_dir" "/var/lib/clew"
+      "http_addr" "0.0.0.0:3200"
+      "otlp_grpc_addr" "0.0.0.0:4317"
+      "otlp_http_addr" "0.0.0.0:4318"
+      "rpc_addr" (ternary "127.0.0.1:9095" "0.0.0.0:9095" $isSingle)
+      "shutdown_delay" .Values.shutdownDelay
+      "multitenancy_enabled" .Values.multitenancy
+      "telemetry" (dict "log_format" "json")
+      "ingester" (dict "head_bytes_max" (ternary $single.headBytes $ingester.headBytes $isSingle))
+      "querier" (dict "cache_bytes" (ternary $single.cacheBytes $querier.cacheBytes $isSingle)) -}}
+{{- if $bucket }}{{ $_ := set $config "bucket" $bucket }}{{ end -}}
+{{- if not $isSingle -}}
+{{- $preset := .Files.Get (printf "presets/%s.yaml" .Values.preset) | fromYaml -}}
+{{- $metastore := include "clew.component" (dict "root" . "role" "metastore") | fromYaml -}}
+{{- $name := include "clew.roleName" (dict "root" . "role" "metastore") -}}
+{{- $members := list -}}
+{{- range until (int $metastore.replicas) -}}
+{{- $members = append $members (printf "%s-%d.%s-headless.%s:9095" $name . $name (include "clew.domain" $)) -}}
+{{- end -}}
+{{- $_ := set $config "metastore" (dict "members" $members "shards" (int $preset.shards)) -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.config)) -}}
+{{- end -}}
+
+{{/* The name of the object that holds clew.yaml. */}}
+{{- define "clew.configName" -}}
+{{ include "clew.fullname" . }}-config
+{{- end -}}
+
+{{/* Which secret holds which setting: environment variables of a container. */}}
+{{- define "clew.bucketEnv" -}}
+{{- with .Values.bucket.existingSecret -}}
+{{- $secret := .name -}}
+{{- range $variable, $key := dict
+      "CLEW_BUCKET_ACCESS_KEY_ID" .accessKeyIdKey
+      "CLEW_BUCKET_SECRET_ACCESS_KEY" .secretAccessKeyKey
+      "CLEW_BUCKET_SESSION_TOKEN" .sessionTokenKey
+      "CLEW_BUCKET_ACCOUNT_KEY" .accountKeyKey }}
+{{- if $key }}
+- name: {{ $variable }}
+  valueFrom: {secretKeyRef: {name: {{ $secret | quote }}, key: {{ $key | quote }}}}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,134 @@
+{{/* Names and labels. */}}
+
+{{- define "clew.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "clew.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "clew.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "clew.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The name of a role's objects: (dict "root" $ "role" "querier"). One process has the plain name. */}}
+{{- define "clew.roleName" -}}
+{{- if eq .role "single" -}}
+{{- include "clew.fullname" .root -}}
+{{- else -}}
+{{- printf "%s-%s" (include "clew.fullname" .root) .role -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "clew.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "clew.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- if .role }}
+app.kubernetes.io/component: {{ .role }}
+{{- end }}
+{{- end -}}
+
+{{- define "clew.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{ include "clew.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: clew
+{{- with .root.Values.global.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* metadata: (dict "root" $ "role" "" "name" "…" "labels" map "annotations" map "namespace" "") */}}
+{{- define "clew.metadata" -}}
+name: {{ .name }}
+namespace: {{ default .root.Release.Namespace .namespace }}
+labels:
+  {{- include "clew.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) (default (dict) .annotations) .root.Values.global.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "clew.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "clew.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* An image: (dict "root" $ "image" map). */}}
+{{- define "clew.image" -}}
+{{- $registry := default .image.registry .root.Values.global.imageRegistry -}}
+{{- with $registry }}{{ . }}/{{ end -}}
+{{- .image.repository -}}
+{{- if .image.digest -}}
+@{{ .image.digest }}
+{{- else -}}
+:{{ default .root.Chart.AppVersion .image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* A value that may be a template: (dict "root" $ "value" …). */}}
+{{- define "clew.tplValue" -}}
+{{- if kindIs "string" .value -}}
+{{- tpl .value .root -}}
+{{- else -}}
+{{- toYaml .value -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The roles that are made, separated by spaces. */}}
+{{- define "clew.roles" -}}
+{{- if eq .Values.mode "single" -}}
+single
+{{- else -}}
+metastore ingester distributor {{ if .Values.compactor.enabled }}compactor {{ end }}querier
+{{- end -}}
+{{- end -}}
+
+{{/* The DNS suffix of services in the release's namespace. */}}
+{{- define "clew.domain" -}}
+{{ .Release.Namespace }}.svc.{{ .Values.global.clusterDomain }}
+{{- end -}}
+
+{{/* Where spans go to: the host of the service. */}}
+{{- define "clew.otlpHost" -}}
+{{- $role := ternary "single" "distributor" (eq .Values.mode "single") -}}
+{{ include "clew.roleName" (dict "root" . "role" $role) }}.{{ include "clew.domain" . }}
+{{- end -}}
+
+{{/* Where queries go to: the host of the service. */}}
+{{- define "clew.queryHost" -}}
+{{- $role := ternary "single" "querier" (eq .Values.mode "single") -}}
+{{ include "clew.roleName" (dict "root" . "role" $role) }}.{{ include "clew.domain" . }}
+{{- end -}}
+
+{{/* `true` if the bucket is reached over the network. */}}
+{{- define "clew.bucketIsRemote" -}}
+{{- if regexMatch "^(s3|gs|az|azure)://" .Values.bucket.url }}true{{ end -}}
+{{- end -}}
+
+{{/* The folder of a bucket that is one; empty for others. */}}
+{{- define "clew.bucketFolder" -}}
+{{- if and .Values.bucket.url (not (include "clew.bucketIsRemote" .)) -}}
+{{- trimPrefix "file://" .Values.bucket.url -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A number of bytes, from `2Gi` or `512MiB` or `1000`; 0 if it cannot be read. */}}
+{{- define "clew.bytes" -}}
+{{- $text := toString . -}}
+{{- $number := regexFind "^[0-9]+" $text | default "0" | int64 -}}
+{{- $unit := regexReplaceAll "^[0-9]+ *" $text "" | trimSuffix "B" -}}
+{{- $sizes := dict "" 1 "k" 1000 "K" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- if hasKey $sizes $unit }}{{ mul $number (get $sizes $unit) }}{{ else }}0{{ end -}}
+{{- end -}}

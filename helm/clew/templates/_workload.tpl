@@ -1,0 +1,75 @@
+{{/* A StatefulSet: (dict "root" $ "role" "ingester" "component" map "name" "…" "zone" "" "replicas" 3) */}}
+{{- define "clew.statefulSet" -}}
+{{- $headless := printf "%s-headless" (include "clew.roleName" .) -}}
+apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  {{- include "clew.metadata" (dict "root" .root "role" .role "name" .name "annotations" .component.annotations) | nindent 2 }}
+spec:
+  replicas: {{ .replicas }}
+  serviceName: {{ $headless }}
+  # Members wait for each other at the first start; one after the other would wait for ever.
+  podManagementPolicy: Parallel
+  minReadySeconds: {{ .component.minReadySeconds }}
+  updateStrategy:
+    {{- if .component.updateStrategy }}
+    {{- toYaml .component.updateStrategy | nindent 4 }}
+    {{- else }}
+    type: RollingUpdate
+    {{- end }}
+  selector:
+    matchLabels:
+      {{- include "clew.selectorLabels" . | nindent 6 }}
+      {{- with .zone }}
+      clew.dev/zone: {{ . | quote }}
+      {{- end }}
+  template:
+    {{- include "clew.pod" (merge (dict "headless" $headless) .) | nindent 4 }}
+  {{- with .component.persistence }}
+  {{- if .enabled }}
+  persistentVolumeClaimRetentionPolicy: {whenDeleted: {{ .whenDeleted }}, whenScaled: {{ .whenScaled }}}
+  volumeClaimTemplates:
+    - apiVersion: v1
+      kind: PersistentVolumeClaim
+      metadata:
+        name: data
+        {{- with .labels }}
+        labels: {{- toYaml . | nindent 10 }}
+        {{- end }}
+        {{- with .annotations }}
+        annotations: {{- toYaml . | nindent 10 }}
+        {{- end }}
+      spec:
+        accessModes: {{- toYaml .accessModes | nindent 10 }}
+        {{- with default $.root.Values.global.storageClass .storageClass }}
+        storageClassName: {{ . | quote }}
+        {{- end }}
+        resources: {requests: {storage: {{ .size }}}}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{/* A Deployment: (dict "root" $ "role" "querier" "component" map) */}}
+{{- define "clew.deployment" -}}
+{{- $name := include "clew.roleName" . -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "clew.metadata" (dict "root" .root "role" .role "name" $name "annotations" .component.annotations) | nindent 2 }}
+spec:
+  {{- if not .component.autoscaling.enabled }}
+  replicas: {{ .component.replicas }}
+  {{- end }}
+  minReadySeconds: {{ .component.minReadySeconds }}
+  strategy:
+    {{- if .component.updateStrategy }}
+    {{- toYaml .component.updateStrategy | nindent 4 }}
+    {{- else }}
+    type: RollingUpdate
+    rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
+    {{- end }}
+  selector:
+    matchLabels: {{- include "clew.selectorLabels" . | nindent 6 }}
+  template:
+    {{- include "clew.pod" (merge (dict "headless" "" "zone" "" "name" $name) .) | nindent 4 }}
+{{- end -}}

@@ -1,0 +1,145 @@
+//! `clew delete` and `clew tenant`: asks a querier's API to delete, shows what became of it.
+
+use bytes::Bytes;
+use clew_catalog::{SetTenant, TenantSettings};
+use clew_model::TenantId;
+use clew_node::config::parse_duration;
+use clew_node::rpc::Channel;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::cli::{Api, Delete, Tenant, TenantCommand};
+use crate::cluster::apply;
+
+/// The largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Does what `clew delete` was told, and gives what to print.
+pub(crate) async fn run(delete: Delete) -> Result<String, String> {
+    let Delete { api, trace_ids, query, start, end, dry_run, list } = delete;
+    if list {
+        let answer = ask(&api, Method::GET, "/api/deletions", &[]).await?;
+        return Ok(listed(&answer));
+    }
+    let mut parameters: Vec<(&str, String)> =
+        trace_ids.into_iter().map(|id| ("traceID", id)).collect();
+    parameters.extend(query.map(|query| ("q", query)));
+    parameters.extend(start.map(|start| ("start", start.to_string())));
+    parameters.extend(end.map(|end| ("end", end.to_string())));
+    parameters.push(("dryRun", dry_run.to_string()));
+    let answer = ask(&api, Method::POST, "/api/deletions", &parameters).await?;
+    let traces = answer["traces"].as_u64().unwrap_or(0);
+    let ids = answer["traceIDs"].as_array().cloned().unwrap_or_default();
+    let mut text = match (dry_run, answer["more"].as_bool().unwrap_or(false)) {
+        (true, true) => format!("would delete {traces} traces and more, among them:\n"),
+        (true, false) => format!("would delete {traces} traces:\n"),
+        (false, _) => format!("deleted {traces} traces:\n"),
+    };
+    for id in ids.iter().filter_map(Value::as_str) {
+        text.push_str("  ");
+        text.push_str(id);
+        text.push('\n');
+    }
+    if !dry_run {
+        let names = answer["deletions"].as_array().cloned().unwrap_or_default();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        if !names.is_empty() {
+            text.push_str(&format!("deletion {}: see --list\n", names.join(", ")));
+        }
+    }
+    Ok(text)
+}
+
+fn listed(answer: &Value) -> String {
+    let mut text = String::from("ID\tREQUESTED\tDONE\tTRACES\tREMOVED\tSPANS\tQUERY\n");
+    for deletion in answer["deletions"].as_array().into_iter().flatten() {
+        let seconds = |key: &str| {
+            let nanos = deletion[key].as_str().and_then(|nanos| nanos.parse::<u64>().ok());
+            nanos
+                .filter(|nanos| *nanos > 0)
+                .map_or("-".to_owned(), |n| (n / 1_000_000_000).to_string())
+        };
+        let query = match deletion["wholeTenant"].as_bool() {
+            Some(true) => "(the whole tenant)",
+            _ => deletion["query"].as_str().unwrap_or_default(),
+        };
+        text.push_str(&format!(
+            "{}\t{}\t{}\t{}\t{}\t{}\t{query}\n",
+            deletion["id"],
+            seconds("requestedUnixNano"),
+            seconds("doneUnixNano"),
+            deletion["tracesNamed"],
+            deletion["tracesRemoved"],
+            deletion["spansRemoved"],
+        ));
+    }
+    text
+}
+
+/// Does what `clew tenant` was told.
+pub(crate) async fn tenant(tenant: Tenant) -> Result<String, String> {
+    match tenant.command {
+        TenantCommand::Remove { name, url } => {
+            let api = Api { url, tenant: Some(name.clone()) };
+            let parameters = [("name", name.clone())];
+            ask(&api, Method::DELETE, "/api/tenant", &parameters).await?;
+            Ok(format!("{name} has no data any more\n"))
+        }
+        TenantCommand::Set { name, retention, retention_bytes, addr } => {
+            let age = match retention.as_deref() {
+                None => None,
+                Some(text) => Some(
+                    parse_duration(text)
+                        .ok_or_else(|| format!("--retention: {text} is no duration such as 72h"))?,
+                ),
+            };
+            let tenant = TenantId::parse(&name).map_err(|error| error.to_string())?;
+            let settings = TenantSettings { age, bytes: retention_bytes };
+            let channel = Channel::connect(&format!("http://{addr}"));
+            let channel = channel.map_err(|problem| problem.to_string())?;
+            let set = apply(&channel, SetTenant { tenant, settings }).await;
+            set.map_err(|problem| format!("{addr}: {problem}"))?;
+            Ok(String::new())
+        }
+    }
+}
+
+/// One request to the API; an error is text for people.
+async fn ask(
+    api: &Api,
+    method: Method,
+    path: &str,
+    parameters: &[(&str, String)],
+) -> Result<Value, String> {
+    let encode = |(name, value): &(&str, String)| {
+        format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
+    };
+    let query: Vec<String> = parameters.iter().map(encode).collect();
+    let uri = format!("{}{path}?{}", api.url.trim_end_matches('/'), query.join("&"));
+    let mut request = Request::builder().method(method).uri(&uri);
+    if let Some(tenant) = &api.tenant {
+        request = request.header("X-Scope-OrgID", tenant);
+    }
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", api.url);
+    let request = request.body(Full::new(Bytes::new())).map_err(|error| wrong(&error))?;
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).build_http();
+    let answer =
+        client.request(request).await.map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{}: {error}: {source}", api.url),
+            None => wrong(&error),
+        })?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| format!("{}: {error}", api.url))?.to_bytes();
+    if status != StatusCode::OK {
+        let text = String::from_utf8_lossy(&body);
+        return Err(format!("{}: {status}: {}", api.url, text.trim()));
+    }
+    serde_json::from_slice(&body).map_err(|error| wrong(&error))
+}
