@@ -3,6 +3,7 @@
 #[allow(clippy::disallowed_methods, reason = "cargo tells a build script where it is by variables")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Asked for at run time: a build folder may outlive the checkout that it was first used from.
+    #[allow(clippy::disallowed_methods, reason = "cargo tells a build script by it where it is")]
     let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let files = [
         "clew/metastore/v1/metastore.proto",

@@ -29,7 +29,7 @@ use self::cache::{Cached, Entry, Key, Part};
 use self::pages::{first_page_of, ordinal_in_page, pages_of, trace_in_page};
 use crate::QueryError;
 use crate::plan::SearchPlan;
-use crate::select::{RowIndex, exact_rows, select};
+use crate::select::{RowIndex, TraceRows, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
 use crate::structure::Parent;
 use crate::tags::{TagField, long_value};
@@ -319,29 +319,44 @@ impl RowIndex for BlockSearch {
     }
 
     /// A block holds every span once, in the model's order.
-    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>> {
-        self.traces().get(ordinal).map(|trace| trace.rows.clone().collect())
-    }
-
-    fn parents(&self, rows: &[u32]) -> Vec<Parent> {
-        let first = rows.first().copied().unwrap_or(0);
-        let parent = |row: &u32| match self.columns().parent(*row) {
-            Some(clew_block::Parent::Root) => Parent::Root,
-            Some(clew_block::Parent::Row(parent)) => {
-                parent.checked_sub(first).map_or(Parent::Missing, Parent::Span)
-            }
-            Some(clew_block::Parent::Elsewhere) | None => Parent::Missing,
-        };
-        let known = |parent: &Parent| match parent {
-            // A damaged column must not lead outside of the trace.
-            Parent::Span(at) if *at as usize >= rows.len() => Parent::Missing,
-            known => *known,
-        };
-        rows.iter().map(parent).map(|parent| known(&parent)).collect()
+    fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>> {
+        let rows = self.traces().get(ordinal)?.rows.clone();
+        Some(Box::new(BlockTrace { index: self, rows }))
     }
 
     fn duration(&self, row: u32) -> Option<u64> {
         self.columns().duration(row)
+    }
+}
+
+/// A trace of a block: its rows follow one another.
+struct BlockTrace<'a> {
+    index: &'a BlockSearch,
+    rows: Range<u32>,
+}
+
+impl TraceRows for BlockTrace<'_> {
+    fn count(&self) -> u32 {
+        self.rows.end.saturating_sub(self.rows.start)
+    }
+
+    fn row(&self, place: u32) -> u32 {
+        self.rows.start.saturating_add(place)
+    }
+
+    fn places(&self, rows: &RowSet) -> Vec<u32> {
+        rows.range(self.rows.clone()).map(|row| row - self.rows.start).collect()
+    }
+
+    fn parent(&self, place: u32) -> Parent {
+        match self.index.columns().parent(self.row(place)) {
+            Some(clew_block::Parent::Root) => Parent::Root,
+            // A damaged column must not lead outside of the trace.
+            Some(clew_block::Parent::Row(row)) if self.rows.contains(&row) => {
+                Parent::Span(row - self.rows.start)
+            }
+            _ => Parent::Missing,
+        }
     }
 }
 

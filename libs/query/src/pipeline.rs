@@ -22,7 +22,7 @@ use clew_traceql::value::{CompareOp, Static};
 
 pub(crate) use self::condition::TraceCondition;
 pub(crate) use self::decoded::Decoded;
-use crate::structure::Structure;
+use crate::structure::{Parent, Structure};
 
 /// The most spansets of one trace.
 pub(crate) const SPANSETS_MAX: usize = 10_000;
@@ -127,14 +127,17 @@ pub(crate) trait Spans {
     /// How many there are.
     fn count(&self) -> u32;
 
-    /// Those of `spans` that pass the pipeline's filter number `filter`.
-    fn passing(&self, filter: usize, spans: &[u32]) -> Result<Vec<u32>, EvalError>;
+    /// Those of `spans`, or of all, that pass the pipeline's filter number `filter`, ascending.
+    fn passing(&self, filter: usize, spans: Option<&[u32]>) -> Result<Vec<u32>, EvalError>;
 
     /// The value of the pipeline's expression number `value` on a span.
     fn value(&self, value: usize, span: u32) -> Result<Static, EvalError>;
 
     /// Who is whose child.
     fn structure(&self) -> &Structure;
+
+    /// The parent of a span, if that is cheaper to find than the whole structure.
+    fn parent(&self, span: u32) -> Option<Parent>;
 }
 
 impl Leaf {

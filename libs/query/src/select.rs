@@ -47,14 +47,26 @@ pub(crate) trait RowIndex {
     /// The ordinal of a trace.
     fn find(&self, id: &clew_model::TraceId) -> Option<u32>;
 
-    /// The rows of a trace in the model's order, each span once; `None` if only decoding tells.
-    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>>;
-
-    /// Where the parents of all spans of a trace are, given its rows in the model's order.
-    fn parents(&self, rows: &[u32]) -> Vec<Parent>;
+    /// The spans of a trace; `None` if only decoding tells.
+    fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>>;
 
     /// How long a row's span lasts, in nanoseconds.
     fn duration(&self, row: u32) -> Option<u64>;
+}
+
+/// The spans of one trace of an index, each once, by their places in an order that stays.
+pub(crate) trait TraceRows {
+    /// How many there are.
+    fn count(&self) -> u32;
+
+    /// The row of a span.
+    fn row(&self, place: u32) -> u32;
+
+    /// The places of the spans that have one of the rows, ascending.
+    fn places(&self, rows: &RowSet) -> Vec<u32>;
+
+    /// Where a span's parent is.
+    fn parent(&self, place: u32) -> Parent;
 }
 
 /// A set of rows or traces, "all" kept apart: it is common, and free to intersect.

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use crate::QueryError;
 use crate::plan::SearchPlan;
 use crate::search::judge_all;
-use crate::select::{RowIndex, exact_rows, select};
+use crate::select::{RowIndex, TraceRows, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
 use crate::structure::{Link, Parent, parents};
 use crate::tags::{TagField, long_value};
@@ -133,33 +133,69 @@ impl RowIndex for Cut<'_> {
         self.table.trace_extent(ordinal, self.rows_max).map(|_| ordinal)
     }
 
-    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>> {
+    fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>> {
         let facts = |row| Some((row, self.table.row_facts(row)?));
         let rows = self.table.rows_of_trace(ordinal, self.rows_max);
         let mut rows: Vec<(u32, RowFacts)> = rows.filter_map(facts).collect();
-        let identity = |facts: &RowFacts| (facts.span_id, facts.kind);
-        rows.sort_unstable_by_key(|(_, facts)| identity(facts));
-        if rows.windows(2).any(|pair| identity(&pair[0].1) == identity(&pair[1].1)) {
+        rows.sort_unstable_by_key(|(_, facts)| (facts.span_id, facts.kind));
+        let same_id = |pair: &[(u32, RowFacts)]| pair[0].1.span_id == pair[1].1.span_id;
+        if !rows.windows(2).any(same_id) {
+            return Some(Box::new(TableTrace { rows, parents: None }));
+        }
+        let same = |pair: &[(u32, RowFacts)]| same_id(pair) && pair[0].1.kind == pair[1].1.kind;
+        if rows.windows(2).any(same) {
             return None;
         }
+        // Two sides of a call under one id: which one is the parent depends on the model's order.
         rows.sort_unstable_by_key(|(_, facts)| (facts.start, facts.span_id, facts.kind));
-        Some(rows.into_iter().map(|(row, _)| row).collect())
-    }
-
-    fn parents(&self, rows: &[u32]) -> Vec<Parent> {
-        let facts: Vec<RowFacts> =
-            rows.iter().filter_map(|row| self.table.row_facts(*row)).collect();
-        let link = |facts: &RowFacts| Link {
+        let link = |(_, facts): &(u32, RowFacts)| Link {
             id: facts.span_id,
             parent: facts.parent_id,
             kind: facts.kind,
         };
-        let links: Vec<Link> = facts.iter().map(link).collect();
-        parents(&links, |a, b| facts[a].resource == facts[b].resource)
+        let links: Vec<Link> = rows.iter().map(link).collect();
+        let found = parents(&links, |a, b| rows[a].1.resource == rows[b].1.resource);
+        Some(Box::new(TableTrace { rows, parents: Some(found) }))
     }
 
     fn duration(&self, row: u32) -> Option<u64> {
         self.table.row_start_end(row).map(|(start, end)| end.saturating_sub(start))
+    }
+}
+
+/// A trace of a table: sorted by span id, or in the model's order with its parents.
+struct TableTrace {
+    rows: Vec<(u32, RowFacts)>,
+    parents: Option<Vec<Parent>>,
+}
+
+impl TraceRows for TableTrace {
+    fn count(&self) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    }
+
+    fn row(&self, place: u32) -> u32 {
+        self.rows.get(place as usize).map_or(u32::MAX, |(row, _)| *row)
+    }
+
+    fn places(&self, rows: &RowSet) -> Vec<u32> {
+        let passes = |(at, (row, _)): (u32, &(u32, RowFacts))| rows.contains(*row).then_some(at);
+        (0u32..).zip(&self.rows).filter_map(passes).collect()
+    }
+
+    fn parent(&self, place: u32) -> Parent {
+        if let Some(parents) = &self.parents {
+            return parents.get(place as usize).copied().unwrap_or(Parent::Missing);
+        }
+        let Some((_, facts)) = self.rows.get(place as usize) else { return Parent::Missing };
+        if facts.is_root {
+            return Parent::Root;
+        }
+        if facts.parent_id == facts.span_id {
+            return Parent::Missing;
+        }
+        let found = self.rows.binary_search_by_key(&facts.parent_id, |(_, facts)| facts.span_id);
+        found.ok().and_then(|at| u32::try_from(at).ok()).map_or(Parent::Missing, Parent::Span)
     }
 }
 

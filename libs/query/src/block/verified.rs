@@ -10,9 +10,8 @@ use clew_traceql::plan::{Condition, Field, Prefilter, Scope, Test};
 use clew_traceql::value::Static;
 
 use super::{BlockSource, QueryError};
-use crate::select::RowIndex;
+use crate::select::{RowIndex, TraceRows};
 use crate::source::{Candidate, Selection};
-use crate::structure::Parent;
 
 /// So many pages are looked at for one selection; values that lie on more are judged trace by
 /// trace.
@@ -146,12 +145,8 @@ impl RowIndex for VerifiedIndex {
         if is_deleted { None } else { RowIndex::find(self.index.as_ref(), id) }
     }
 
-    fn rows_in_order(&self, ordinal: u32) -> Option<Vec<u32>> {
-        RowIndex::rows_in_order(self.index.as_ref(), ordinal)
-    }
-
-    fn parents(&self, rows: &[u32]) -> Vec<Parent> {
-        RowIndex::parents(self.index.as_ref(), rows)
+    fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>> {
+        RowIndex::trace_rows(self.index.as_ref(), ordinal)
     }
 
     fn duration(&self, row: u32) -> Option<u64> {

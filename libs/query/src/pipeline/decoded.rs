@@ -4,7 +4,7 @@ use clew_traceql::EvalError;
 use clew_traceql::value::Static;
 
 use super::{Pipeline, Spans};
-use crate::structure::Structure;
+use crate::structure::{Parent, Structure};
 use crate::view::{TraceView, span_values};
 
 /// See the [module](self).
@@ -18,7 +18,15 @@ impl Spans for Decoded<'_, '_, '_> {
         u32::try_from(self.view.spans().len()).unwrap_or(u32::MAX)
     }
 
-    fn passing(&self, filter: usize, spans: &[u32]) -> Result<Vec<u32>, EvalError> {
+    fn passing(&self, filter: usize, spans: Option<&[u32]>) -> Result<Vec<u32>, EvalError> {
+        let all: Vec<u32>;
+        let spans = match spans {
+            Some(spans) => spans,
+            None => {
+                all = (0..self.count()).collect();
+                &all
+            }
+        };
         let Some(leaf) = self.pipeline.filters().get(filter) else { return Ok(Vec::new()) };
         if leaf.filter.is_always() {
             return Ok(spans.to_vec());
@@ -42,5 +50,9 @@ impl Spans for Decoded<'_, '_, '_> {
 
     fn structure(&self) -> &Structure {
         self.view.structure()
+    }
+
+    fn parent(&self, _: u32) -> Option<Parent> {
+        None
     }
 }

@@ -5,18 +5,29 @@
 //! negated operator keeps the spans on its right that are related to none on its left, so it keeps
 //! those.
 
+use std::collections::HashMap;
+
 use clew_traceql::ast::{Form, Relation};
 
-use super::Related;
-use crate::structure::Structure;
+use super::{Related, Spans};
+use crate::structure::{Parent, Structure};
+
+/// Of so many spans one may be gone up from; where there are more, the whole structure is cheaper.
+const CLIMBED_SHARE: usize = 3;
 
 /// The spans that `left op right` answers, ascending.
 pub(super) fn related(
     how: Related,
     left: &[u32],
     mut right: Vec<u32>,
-    structure: &Structure,
+    trace: &dyn Spans,
 ) -> Vec<u32> {
+    let upwards = matches!(how.relation, Relation::Descendant | Relation::Child);
+    let few = right.len() < trace.count() as usize / CLIMBED_SHARE;
+    if upwards && few && how.form != Form::Union && climb(how, left, &mut right, trace) {
+        return right;
+    }
+    let structure = trace.structure();
     match how.form {
         Form::Plain => {
             let among = Among::new(left, how.relation, structure);
@@ -40,6 +51,55 @@ pub(super) fn related(
             both
         }
     }
+}
+
+/// Keeps those of `right` that the operator answers, by going up from each; false if parents are not
+/// to be had one by one.
+fn climb(how: Related, left: &[u32], right: &mut Vec<u32>, trace: &dyn Spans) -> bool {
+    let mut known: HashMap<u32, Above> = HashMap::new();
+    let mut path = Vec::new();
+    let is_left = |span: u32| left.binary_search(&span).is_ok();
+    if right.first().is_some_and(|span| trace.parent(*span).is_none()) {
+        return false;
+    }
+    let mut is_related = |span: u32| {
+        let Some(Parent::Span(parent)) = trace.parent(span) else { return false };
+        let mut at = parent;
+        // Up to a root, a span that is known, or around a circle, which leads to no root.
+        let mut above = loop {
+            if let Some(above) = known.get(&at) {
+                break *above;
+            }
+            known.insert(at, Above::default());
+            path.push(at);
+            match trace.parent(at) {
+                Some(Parent::Span(next)) => at = next,
+                Some(Parent::Root) => break Above { connected: true, left: false },
+                Some(Parent::Missing) | None => break Above::default(),
+            }
+        };
+        while let Some(span) = path.pop() {
+            above.left |= is_left(span);
+            known.insert(span, above);
+        }
+        above.connected
+            && match how.relation {
+                Relation::Child => is_left(parent),
+                _ => above.left,
+            }
+    };
+    let negated = how.form == Form::Negated;
+    right.retain(|span| is_related(*span) != negated);
+    true
+}
+
+/// What a span and its ancestors are.
+#[derive(Clone, Copy, Default)]
+struct Above {
+    /// They lead to a root.
+    connected: bool,
+    /// One of them is on the left.
+    left: bool,
 }
 
 /// What the left-side span is to the right-side one.

@@ -17,12 +17,20 @@ impl Pipeline {
     /// # Errors
     /// [`EvalError`] when the query does not fit the data.
     pub(crate) fn run(&self, trace: &dyn Spans) -> Result<Vec<Spanset>, EvalError> {
-        let all = Spanset { spans: (0..trace.count()).collect(), attributes: Vec::new() };
-        if all.spans.is_empty() {
+        if trace.count() == 0 {
             return Ok(Vec::new());
         }
-        stages(&self.stages, vec![all], trace)
+        // Most queries begin with filters, for which "all spans" need not be written down.
+        match self.stages.split_first() {
+            Some((Stage::Spansets(first), rest)) => stages(rest, apply(first, None, trace)?, trace),
+            _ => stages(&self.stages, vec![everything(trace)], trace),
+        }
     }
+}
+
+/// All spans of a trace.
+fn everything(trace: &dyn Spans) -> Spanset {
+    Spanset { spans: (0..trace.count()).collect(), attributes: Vec::new() }
 }
 
 /// What the stages leave of the spansets.
@@ -39,7 +47,7 @@ pub(super) fn stages(
             Stage::Spansets(spansets) => {
                 let mut left = Vec::with_capacity(sets.len());
                 for set in sets {
-                    left.append(&mut apply(spansets, set, trace)?);
+                    left.append(&mut apply(spansets, Some(set), trace)?);
                 }
                 left
             }
@@ -60,36 +68,40 @@ pub(super) fn stages(
     Ok(sets)
 }
 
-/// What an expression leaves of one spanset. What it combines keeps the attributes of the spanset
+/// What an expression leaves of one spanset, or of all spans. What it combines keeps the attributes of the spanset
 /// it was applied to.
 fn apply(
     spansets: &Spansets,
-    mut set: Spanset,
+    within: Option<Spanset>,
     trace: &dyn Spans,
 ) -> Result<Vec<Spanset>, EvalError> {
     let (left, right) = match spansets {
         Spansets::Filter(filter) => {
-            set.spans = trace.passing(*filter, &set.spans)?;
-            return Ok(some(set));
+            let spans = trace.passing(*filter, within.as_ref().map(|set| set.spans.as_slice()))?;
+            let attributes = within.map(|set| set.attributes).unwrap_or_default();
+            return Ok(some(Spanset { spans, attributes }));
         }
-        Spansets::Pipeline(inner) => return stages(inner, vec![set], trace),
+        Spansets::Pipeline(inner) => {
+            let within = within.unwrap_or_else(|| everything(trace));
+            return stages(inner, vec![within], trace);
+        }
         Spansets::Both(left, right)
         | Spansets::Either(left, right)
         | Spansets::Related { left, right, .. } => (left, right),
     };
-    let mut left = apply(left, set.clone(), trace)?;
+    let mut left = apply(left, within.clone(), trace)?;
     if left.is_empty() && matches!(spansets, Spansets::Both(..)) {
         return Ok(Vec::new());
     }
-    let mut right = apply(right, set.clone(), trace)?;
-    set.spans = match spansets {
+    let mut right = apply(right, within.clone(), trace)?;
+    let spans = match spansets {
         Spansets::Related { how, .. } => {
             if left.len() > 1 || right.len() > 1 {
                 return Err(EvalError::SeveralSpansets { operator: how.operator });
             }
             let spans = |sets: &mut Vec<Spanset>| sets.pop().map_or(Vec::new(), |set| set.spans);
             let (left, right) = (spans(&mut left), spans(&mut right));
-            related(*how, &left, right, trace.structure())
+            related(*how, &left, right, trace)
         }
         Spansets::Both(..) if right.is_empty() => Vec::new(),
         _ => {
@@ -97,7 +109,8 @@ fn apply(
             united(&left)
         }
     };
-    Ok(some(set))
+    let attributes = within.map(|set| set.attributes).unwrap_or_default();
+    Ok(some(Spanset { spans, attributes }))
 }
 
 fn some(set: Spanset) -> Vec<Spanset> {

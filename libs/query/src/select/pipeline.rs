@@ -11,11 +11,11 @@ use clew_proto::common::v1::KeyValue;
 use clew_traceql::EvalError;
 use clew_traceql::value::Static;
 
-use super::{Found, RowIndex, Set, rows_of, split_traces, whole_traces};
+use super::{Found, RowIndex, Set, TraceRows, rows_of, split_traces, whole_traces};
 use crate::found::spanset_attributes;
 use crate::pipeline::{Pipeline, Spans, TraceCondition};
 use crate::source::{Candidate, Selected, Selection};
-use crate::structure::Structure;
+use crate::structure::{Parent, Structure};
 
 /// The traces of the source that may match.
 pub(super) fn select(
@@ -145,7 +145,7 @@ impl Decided {
         pipeline: &Pipeline,
         filters: &[Set],
     ) -> Result<(), EvalError> {
-        let Some(rows) = index.rows_in_order(candidate.ordinal) else {
+        let Some(rows) = index.trace_rows(candidate.ordinal) else {
             self.kept.push(candidate);
             return Ok(());
         };
@@ -153,7 +153,7 @@ impl Decided {
         // Without groups there is at most one spanset.
         let Some(found) = pipeline.run(&trace)?.pop() else { return Ok(()) };
         self.kept.push(candidate);
-        self.rows.extend(found.spans.iter().map(|span| trace.rows[*span as usize]));
+        self.rows.extend(found.spans.iter().map(|span| trace.rows.row(*span)));
         if !found.attributes.is_empty() {
             self.attributes.insert(candidate.id, spanset_attributes(&found.attributes));
         }
@@ -164,23 +164,24 @@ impl Decided {
 /// The rows of one trace as the spans of a pipeline.
 struct Rows<'a, I> {
     index: &'a I,
-    /// In the model's order.
-    rows: Vec<u32>,
+    rows: Box<dyn TraceRows + 'a>,
     filters: &'a [Set],
     structure: OnceCell<Structure>,
 }
 
 impl<I: RowIndex> Spans for Rows<'_, I> {
     fn count(&self) -> u32 {
-        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+        self.rows.count()
     }
 
-    fn passing(&self, filter: usize, spans: &[u32]) -> Result<Vec<u32>, EvalError> {
-        Ok(match self.filters.get(filter) {
-            None => Vec::new(),
-            Some(Set::All) => spans.to_vec(),
-            Some(Set::Some(rows)) => {
-                let passes = |span: &u32| rows.contains(self.rows[*span as usize]);
+    fn passing(&self, filter: usize, spans: Option<&[u32]>) -> Result<Vec<u32>, EvalError> {
+        Ok(match (self.filters.get(filter), spans) {
+            (None, _) => Vec::new(),
+            (Some(Set::All), Some(spans)) => spans.to_vec(),
+            (Some(Set::All), None) => (0..self.count()).collect(),
+            (Some(Set::Some(rows)), None) => self.rows.places(rows),
+            (Some(Set::Some(rows)), Some(spans)) => {
+                let passes = |span: &u32| rows.contains(self.rows.row(*span));
                 spans.iter().copied().filter(passes).collect()
             }
         })
@@ -188,11 +189,19 @@ impl<I: RowIndex> Spans for Rows<'_, I> {
 
     /// Durations are all that an indexed pipeline asks for.
     fn value(&self, _: usize, span: u32) -> Result<Static, EvalError> {
-        let nanos = self.index.duration(self.rows[span as usize]).unwrap_or(0);
+        let nanos = self.index.duration(self.rows.row(span)).unwrap_or(0);
         Ok(Static::Duration(i64::try_from(nanos).unwrap_or(i64::MAX)))
     }
 
     fn structure(&self) -> &Structure {
-        self.structure.get_or_init(|| Structure::of(&self.index.parents(&self.rows)))
+        self.structure.get_or_init(|| {
+            let parents: Vec<Parent> =
+                (0..self.count()).map(|place| self.rows.parent(place)).collect();
+            Structure::of(&parents)
+        })
+    }
+
+    fn parent(&self, span: u32) -> Option<Parent> {
+        Some(self.rows.parent(span))
     }
 }
