@@ -140,14 +140,14 @@ impl State {
             let concerns = |deletion: &&Deletion| {
                 deletion.concerns(object.revision) && object.block(&deletion.tenant).is_some()
             };
-            due.iter().any(|deletion| concerns(deletion))
+            due.iter().any(concerns)
                 || object.dead_bytes() > 0 && is_past(object.data_at, options.deletion_delay, now)
         };
         groups.iter().find_map(|(group, objects)| {
             let dirty: Vec<&ObjectMeta> = objects.iter().filter(is_due).copied().collect();
             let inputs = first_fitting(&dirty, options);
             let level = group.level.max(1);
-            (!inputs.is_empty()).then(|| PlannedJob { inputs, level })
+            (!inputs.is_empty()).then_some(PlannedJob { inputs, level })
         })
     }
 
