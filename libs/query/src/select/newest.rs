@@ -76,8 +76,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::select::TraceRows;
     use crate::source::TimeRange;
-    use crate::structure::Parent;
 
     /// Traces by ordinal: the start, and whether one of its two rows is in the set.
     struct Traces {
@@ -124,12 +124,8 @@ mod tests {
             None
         }
 
-        fn rows_in_order(&self, _: u32) -> Option<Vec<u32>> {
+        fn trace_rows(&self, _: u32) -> Option<Box<dyn TraceRows + '_>> {
             None
-        }
-
-        fn parents(&self, _: &[u32]) -> Vec<Parent> {
-            Vec::new()
         }
 
         fn duration(&self, _: u32) -> Option<u64> {
