@@ -218,7 +218,7 @@ impl SpanTable {
         let ordinal = narrow(self.traces.len());
         // A trace's start can only become earlier.
         match self.newest_starts.last_mut() {
-            Some(newest) if ordinal % NEWEST_STEP != 0 => *newest = start.max(*newest),
+            Some(newest) if !ordinal.is_multiple_of(NEWEST_STEP) => *newest = start.max(*newest),
             _ => self.newest_starts.push(start),
         }
         self.traces.push(TraceRows {

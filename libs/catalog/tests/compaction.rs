@@ -467,7 +467,7 @@ fn a_tenant_removed_during_a_job_does_not_come_back() {
     world.commit(0);
     world.check();
     let removed = tenant(1);
-    assert!(world.state.view(&[removed.clone()]).blocks(&removed).next().is_none());
+    assert!(world.state.view(std::slice::from_ref(&removed)).blocks(&removed).next().is_none());
 }
 
 #[test]

@@ -50,10 +50,7 @@ fn look_up(field: &FieldRef, view: View<'_>) -> Option<Static> {
                 view.span.parent.as_ref().map_or((None, None), |(span, resource)| {
                     (span.get(&**name), resource.get(&**name))
                 });
-            let present = |value: &&Static| match value {
-                Static::Nil => false,
-                _ => true,
-            };
+            let present = |value: &&Static| !matches!(value, Static::Nil);
             match scope {
                 Some(Scope::Span) => span.cloned(),
                 Some(Scope::Resource) => resource.cloned(),

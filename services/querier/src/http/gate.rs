@@ -109,6 +109,8 @@ pub(crate) async fn guarded<F>(api: &Arc<Api>, route: &'static str, query: F) ->
 where
     F: Future<Output = Result<Response, Fault>>,
 {
+    // Boxed: the futures of some queries are large.
+    let query = Box::pin(query);
     let answered = admitted(api, route, query, |response| response.status().as_u16()).await;
     answered.unwrap_or_else(IntoResponse::into_response)
 }
