@@ -132,6 +132,7 @@ fn of_traces(world: &World) -> Vec<(&'static str, bool, usize, Look)> {
         Filter::on(Field::Resource("service.name"), Test::Is(name.clone()))
     };
     let failed = Filter::on(Field::Status, Test::IsWord("error"));
+    let callee = world.services[0].callees.first().map_or(0, |callee| *callee);
     let below = Look::Below(service(0), failed.clone());
     let many = Look::MoreThan(service(2), 5);
     vec![
@@ -139,7 +140,7 @@ fn of_traces(world: &World) -> Vec<(&'static str, bool, usize, Look)> {
         ("error below a service, newest 20", true, NEWEST, below),
         ("more than 5 spans of a service, all", true, LIMIT_MAX, many.clone()),
         ("more than 5 spans of a service, newest 20", true, NEWEST, many),
-        ("service below a service", false, LIMIT_MAX, Look::Below(service(0), service(2))),
+        ("service below a service", false, LIMIT_MAX, Look::Below(service(0), service(callee))),
         ("many errors", false, LIMIT_MAX, Look::MoreThan(failed, 2)),
     ]
 }
