@@ -71,13 +71,15 @@ class Watched:
                  f"--storage.tsdb.path={self.folder}/data",
                  f"--web.listen-address={nodes.net}.250:9090"], stdout=log, stderr=log, env=clean_env())
         self.stopped = threading.Event()
-        self.sender = threading.Thread(target=self._send)
-        self.sender.start()
+        # Several: a request that fails takes seconds, and errors must show among the successes.
+        self.senders = [threading.Thread(target=self._send, args=(at,)) for at in range(8)]
+        for sender in self.senders:
+            sender.start()
 
-    def _send(self):
+    def _send(self, first):
         """Traces all the time, to one distributor after the other."""
-        number = 0
-        while not self.stopped.wait(0.05):
+        number = first << 32
+        while not self.stopped.wait(0.8):
             number += 1
             pods = self.nodes.of("distributor")
             pod = pods[number % len(pods)]
@@ -105,7 +107,7 @@ class Watched:
             missing = set(names) - self.firing()
             assert not missing, f"{missing} do not fire, but {self.firing()}"
             return True
-        wait_until(there, f"alerts {names}")
+        wait_until(there, f"alerts {names}", timeout=300)
 
     def wait_quiet(self):
         def quiet():
@@ -115,7 +117,8 @@ class Watched:
 
     def close(self):
         self.stopped.set()
-        self.sender.join()
+        for sender in self.senders:
+            sender.join()
         self.process.kill()
         self.process.wait(30)
 
