@@ -65,7 +65,8 @@ pub enum SectionKind {
 }
 
 impl SectionKind {
-    const ALL: [SectionKind; 14] = [
+    /// Every kind that this release knows.
+    pub const ALL: [SectionKind; 14] = [
         SectionKind::Pages,
         SectionKind::PageDirectory,
         SectionKind::Traces,

@@ -5,24 +5,6 @@ use std::collections::BTreeMap;
 
 use clew_block::{Footer, SectionKind};
 
-/// The sections that are told apart; what else is in a block counts as [`REST`].
-const KINDS: [SectionKind; 14] = [
-    SectionKind::Pages,
-    SectionKind::PageDirectory,
-    SectionKind::Traces,
-    SectionKind::Resources,
-    SectionKind::Scopes,
-    SectionKind::Filter,
-    SectionKind::SplitIds,
-    SectionKind::Keys,
-    SectionKind::Dictionary,
-    SectionKind::Postings,
-    SectionKind::Columns,
-    SectionKind::Shapes,
-    SectionKind::Locator,
-    SectionKind::Numbers,
-];
-
 /// The footer itself, and sections of a later format.
 const REST: &str = "rest";
 
@@ -34,7 +16,7 @@ impl SectionBytes {
     /// Adds the sections of a block.
     pub(crate) fn add(&mut self, footer: &Footer) {
         let mut rest = footer.block_length();
-        for kind in KINDS {
+        for kind in SectionKind::ALL {
             // A block without a section spends nothing on it.
             let Ok(range) = footer.section_range(kind) else { continue };
             let bytes = range.end - range.start;
