@@ -110,7 +110,8 @@ bench-pieces: system ## Measure the pieces of ingest and search alone (ARGS="blo
 SEED ?= $(shell date +%s)
 
 .PHONY: chaos
-chaos: build python ## Kill, cut off and restart nodes of a cluster under load (SEED=7 MINUTES=10)
+chaos: system python ## Harm a cluster under load in every way there is (SEED=7 MINUTES=10)
+	cargo build --locked --workspace --bins --features clew/failpoints
 	CLEW_BINARY=$(CLEW) $(PYTHON) services/clew/tests/e2e/chaos.py --seed $(SEED) --minutes $(MINUTES)
 
 .PHONY: verify

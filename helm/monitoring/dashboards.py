@@ -209,6 +209,8 @@ def reads():
             panel("Blocks considered", (rate("clew_querier_blocks_total"), "blocks"), unit="ops"),
             panel("Started again", (rate("clew_querier_restarts_total"), "queries"), unit="ops",
                   told="A shard flushed in the middle of them."),
+            panel("Asked of other queriers", (rate("clew_querier_block_calls_total", "result"), "{{result}}"),
+                  unit="ops", told="Blocks are read by the querier that has them in its cache."),
             panel("Cache", (gauge("clew_querier_cache_bytes", "instance"), "{{instance}}"),
                   unit="bytes"),
         ]),

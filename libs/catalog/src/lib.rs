@@ -34,7 +34,9 @@ mod memory;
 mod object;
 mod outcome;
 mod planner;
+mod planted;
 mod snapshot;
+mod sound;
 mod state;
 mod topology;
 mod view;
@@ -66,6 +68,7 @@ pub use outcome::{
     OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
 };
 pub use planner::{CompactionOptions, PlannedJob, plan_places};
+pub use sound::Unsound;
 pub use state::{Generation, Liveness, ReplicaInfo, ShardLog, State};
 pub use topology::{ShardLead, ShardPlace, SharedTopology, Topology};
 pub use view::{Members, Quarantine, ShardView, View, decode_changes, encode_changes};

@@ -248,6 +248,7 @@ impl World {
     }
 
     fn check(&self) {
+        assert_eq!(self.state.view(&[]).unsound(), []);
         let mut live = BTreeSet::new();
         for object in self.state.objects() {
             for piece in &self.contents[&object.key] {

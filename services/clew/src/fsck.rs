@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use clew_catalog::{ObjectKey, QuarantineBlock};
+use clew_catalog::{ObjectKey, QuarantineBlock, Unsound};
 use clew_model::TenantId;
 use clew_node::Problem;
 use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
@@ -39,6 +39,8 @@ struct Findings {
     foreign: Vec<String>,
     broken: Vec<Broken>,
     ahead: Option<String>,
+    /// What is wrong with the catalog itself.
+    unsound: Vec<Unsound>,
 }
 
 /// Does what `clew fsck` was told.
@@ -55,6 +57,7 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
     let view = view(&addr, None).await?;
     let objects = every_object(&view);
     found.live = objects.len();
+    found.unsound = view.unsound();
     for object in objects.values() {
         let size = match listed.get(&object.key.to_string()) {
             Some(size) => Ok(*size),
@@ -129,6 +132,9 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
         ));
         return Ok(());
     }
+    if !found.unsound.is_empty() {
+        return Err("the catalog contradicts itself".to_owned());
+    }
     if found.broken.is_empty() && found.ahead.is_none() {
         return Ok(());
     }
@@ -136,6 +142,9 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
 }
 
 fn report(found: &Findings, print: &mut dyn FnMut(&str)) {
+    for unsound in &found.unsound {
+        print(&format!("unsound: {unsound}\n"));
+    }
     for Broken { key, tenant, why } in &found.broken {
         let whose = tenant.as_ref().map_or(String::new(), |tenant| format!(" of {tenant}"));
         print(&format!("broken {key}{whose}: {why}\n"));

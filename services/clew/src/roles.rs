@@ -152,6 +152,7 @@ pub(crate) async fn build(
     let querier = build_querier(config, deps, metastore_channel.clone(), router.clone(), bucket)?;
     if let Some(querier) = &querier {
         routes.add_service(querier.server());
+        routes.add_service(querier.block_server());
         inside.put(routes.routes());
     }
     let compactor = build_compactor(config, deps, ground, metastore_channel.clone())?;

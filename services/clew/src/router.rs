@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clew_catalog::SharedTopology;
+use clew_catalog::{NodeInfo, NodeState, Roles, SharedTopology};
 use clew_model::UnixNanos;
 use clew_node::rpc::{Channel, Pool};
 use clew_proto::shard::v1::shard_service_server::ShardService;
-use clew_querier::Leader;
+use clew_querier::{Leader, Peer};
 use clew_ring::{ShardId, ShardMap};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -36,6 +36,7 @@ struct Routes {
     led_here: BTreeSet<ShardId>,
     /// The nodes that lead a shard, each once.
     nodes: Vec<Channel>,
+    queriers: Arc<[Peer]>,
 }
 
 impl ClusterRouter {
@@ -82,9 +83,24 @@ impl ClusterRouter {
         // A part of an ascending list ascends, so that it is a map, too.
         let map = Arc::new(ShardMap::new(used.collect()).unwrap_or_default());
         let nodes = nodes.into_values().collect();
-        let now = Arc::new(Routes { map, leaders, led_here, nodes });
+        let queriers = self.queriers_of(&topology);
+        let now = Arc::new(Routes { map, leaders, led_here, nodes, queriers });
         *routes = Some((topology.revision, now.clone()));
         now
+    }
+
+    fn queriers_of(&self, topology: &SharedTopology) -> Arc<[Peer]> {
+        let reads = |info: &&NodeInfo| {
+            info.roles.contains(Roles::QUERIER) && info.state == NodeState::Active
+        };
+        let peer = |info: &NodeInfo| {
+            let channel = match info.addr == self.addr {
+                true => None,
+                false => Some(self.pool.get(&info.addr).ok()?),
+            };
+            Some(Peer { node: info.node.clone(), channel })
+        };
+        topology.nodes.iter().filter(reads).filter_map(peer).collect()
     }
 }
 
@@ -112,6 +128,10 @@ impl clew_querier::Router for ClusterRouter {
             Some(here) if routes.led_here.contains(&shard) => Some(Leader::Here(here.clone())),
             _ => routes.leaders.get(&shard).cloned().map(Leader::There),
         }
+    }
+
+    fn queriers(&self) -> Arc<[Peer]> {
+        self.routes().queriers.clone()
     }
 
     fn moved(&self, shard: ShardId) -> BoxFuture<'static, ()> {

@@ -1,5 +1,7 @@
 //! The querier's settings: data only, with limits for everything a client can ask for.
 
+use std::time::Duration;
+
 use clew_model::ErrorKind;
 use clew_node::config::{Bytes, Span};
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,8 @@ pub struct Config {
     pub query_timeout: Span,
     /// How long a query waits for a shard or the metastore to have a leader again.
     pub leader_wait: Span,
+    /// How long this querier waits for blocks that another one reads before it reads them, too.
+    pub hedge_after: Span,
     /// How old a catalog view may be that is used while the metastore is away.
     pub view_age_max: Span,
     /// Memory for catalog views, as a number of objects in them.
@@ -85,6 +89,7 @@ impl Default for Config {
             concurrent_reads_max: 8,
             query_timeout: Span::seconds(60),
             leader_wait: Span::seconds(3),
+            hedge_after: Span(Duration::from_millis(500)),
             view_age_max: Span::seconds(1_800),
             cached_objects_max: 250_000,
             cache_bytes: Bytes::mebi(128),

@@ -2,9 +2,9 @@
 //!
 //! - [`Config::build`] makes a [`Querier`] from settings, the world ([`clew_node::Deps`]) and
 //!   [`Parts`]; [`Querier::router`] are its routes.
-//! - A query takes a cut through the catalog and the shards' heads, reads blocks itself and asks
-//!   shard leaders for what is not in blocks yet, gathers traces that may lie in several places, and
-//!   joins everything into the newest matches.
+//! - A query takes a cut through the catalog and the shards' heads, has blocks read by the queriers
+//!   that have them in their caches and asks shard leaders for what is not in blocks yet, gathers
+//!   traces that may lie in several places, and joins everything into the newest matches.
 //! - Every answer is complete, or names what it misses: `status: PARTIAL` with a message where the
 //!   body has room, and the header `X-Clew-Partial` always. If nothing can be read it is a 503.
 //!
@@ -15,6 +15,7 @@ mod answers;
 mod ask;
 mod config;
 mod http;
+mod leaf;
 mod metrics;
 mod querier;
 mod root;
@@ -22,6 +23,7 @@ mod shape;
 mod stream;
 
 pub use config::{BuildError, Config, QueryConfig};
+pub use leaf::Leaf;
 pub use querier::{Parts, Querier, VersionInfo};
-pub use root::{Leader, Router};
+pub use root::{Leader, Peer, Router};
 pub use stream::Streaming;

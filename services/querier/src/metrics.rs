@@ -15,6 +15,8 @@ pub(crate) struct QuerierMetrics {
     pub(crate) partial: IntCounterVec,
     pub(crate) restarts: IntCounter,
     pub(crate) blocks: IntCounter,
+    /// By what came of it.
+    pub(crate) block_calls: IntCounterVec,
     pub(crate) damaged_blocks: IntCounter,
     pub(crate) cache_bytes: IntGauge,
 }
@@ -29,6 +31,15 @@ impl QuerierMetrics {
         // A series that is there before the first failure has a rate when that comes.
         for reason in ["shard", "block", "metastore"] {
             partial.with_label_values(&[reason]).inc_by(0);
+        }
+        let block_calls = metrics.counters(
+            "clew_querier_block_calls_total",
+            "Calls to other queriers that have blocks in their caches: answered, failed (this querier \
+             read the blocks), or overtaken by this querier because they took long.",
+            &["result"],
+        );
+        for result in ["answered", "failed", "overtaken"] {
+            block_calls.with_label_values(&[result]).inc_by(0);
         }
         QuerierMetrics {
             requests: metrics.counters(
@@ -52,6 +63,7 @@ impl QuerierMetrics {
                 "clew_querier_blocks_total",
                 "Blocks that queries had to consider, each time they did.",
             ),
+            block_calls,
             damaged_blocks: metrics
                 .counter("clew_querier_damaged_blocks_total", "Blocks that failed verification."),
             cache_bytes: metrics

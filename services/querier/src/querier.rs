@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clew_node::rpc::Channel;
 use clew_node::{Deps, Stop};
+use clew_proto::query::v1::block_service_server::BlockServiceServer;
 use clew_proto::tempopb::streaming_querier_server::{
     SERVICE_NAME as STREAMING, StreamingQuerierServer,
 };
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::config::{BuildError, Config};
 use crate::http::{self, Api};
+use crate::leaf::Leaf;
 use crate::metrics::QuerierMetrics;
 use crate::root::{Reporter, Root, Router};
 use crate::stream::Streaming;
@@ -75,6 +77,11 @@ impl Querier {
     /// The streaming form of the API, for a gRPC port.
     pub fn server(&self) -> StreamingQuerierServer<Streaming> {
         Streaming::new(Arc::clone(&self.api)).server()
+    }
+
+    /// Reads blocks for other queriers; for the internal port.
+    pub fn block_server(&self) -> BlockServiceServer<Leaf> {
+        Leaf::new(Arc::clone(&self.api)).server()
     }
 
     /// Does the background work until `stop`: tells the metastore about damaged blocks. Only the

@@ -5,6 +5,8 @@
 //! that the shard's leader named ([`snapshot`]). What could not be read is in [`Missing`], so an
 //! answer is complete or says what it lacks.
 
+mod block_set;
+mod block_work;
 mod blocks;
 mod cost;
 mod cut;
@@ -12,6 +14,8 @@ mod deletion;
 mod filters;
 mod gather;
 mod heads;
+mod homes;
+mod leaf;
 mod missing;
 mod progress;
 mod quarantine;
@@ -19,6 +23,7 @@ mod run;
 mod search;
 mod shards;
 mod snapshot;
+mod spread;
 mod tags;
 mod trace;
 mod view;
@@ -32,6 +37,7 @@ use clew_storage::Bucket;
 
 use self::blocks::Blocks;
 pub(crate) use self::cost::StepCost;
+use self::homes::Homes;
 pub(crate) use self::missing::Missing;
 pub(crate) use self::progress::Progress;
 pub(crate) use self::quarantine::Reporter;
@@ -39,6 +45,8 @@ use self::quarantine::Reports;
 pub(crate) use self::search::Explanation;
 use self::shards::Shards;
 pub use self::shards::{Leader, Router};
+pub use self::spread::Peer;
+use self::spread::Spread;
 pub(crate) use self::tags::{TagNames, TagValues};
 pub(crate) use self::trace::FoundTrace;
 use self::view::Views;
@@ -56,8 +64,12 @@ pub(crate) struct Answer<T> {
 pub(crate) struct Root {
     config: Config,
     views: Views,
+    router: Arc<dyn Router>,
     shards: Shards,
     blocks: Blocks,
+    spread: Spread,
+    homes: Homes,
+    reports: Reports,
     metastore: Channel,
     clock: Clock,
     rng: Rng,
@@ -76,8 +88,12 @@ impl Root {
         let (reports, reporter) = Reports::new(deps, metastore.clone(), Arc::clone(&metrics));
         let root = Root {
             views: Views::new(metastore.clone(), deps.clock.clone(), &config),
-            shards: Shards::new(router, deps.clock.clone(), config.leader_wait.0),
-            blocks: Blocks::new(bucket, deps, &config, Arc::clone(&metrics), reports),
+            shards: Shards::new(Arc::clone(&router), deps.clock.clone(), config.leader_wait.0),
+            router,
+            blocks: Blocks::new(bucket, deps, &config),
+            spread: Spread::new(deps.clock.clone(), config.hedge_after.0),
+            homes: Homes::default(),
+            reports,
             metastore,
             clock: deps.clock.clone(),
             rng: deps.rng.clone(),

@@ -14,6 +14,7 @@ use crate::ident::{Incarnation, LogPoint};
 use crate::key::ObjectKey;
 use crate::object::ObjectMeta;
 use crate::outcome::{FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal};
+use crate::planted::planted;
 use crate::view::{Quarantine, ShardView};
 
 /// The most replicas a log starts with.
@@ -99,6 +100,9 @@ impl State {
         }
         if incarnation != log.incarnation {
             return Ok(FlushOutcome::IncarnationClosed { current: log.incarnation });
+        }
+        if planted("bug::no_compare_and_set") {
+            return Ok(FlushOutcome::Applied);
         }
         let watermark = log.watermark;
         if object.from < watermark.index {

@@ -131,6 +131,8 @@ impl Inner {
         if self.fail_next_write.swap(false, std::sync::atomic::Ordering::SeqCst) {
             return Err(Error::Database("injected failure".to_owned()));
         }
+        // A test makes the disk slow.
+        fail::fail_point!("log::write");
         let db = self.db.read();
         let db = db.as_ref().ok_or(Error::Closed)?;
         let mut batch = WriteBatch::default();

@@ -20,9 +20,16 @@ import time
 
 from cluster import Cluster, ClusterLedger, Load, wait_until
 from conftest import starter
+from faulty_store import FaultyStore
+from harness import run_clew
+from stores import moto, s3_settings
 
 SETTINGS = ["metastore.shards=6", "ingester.flush.spans_max=2000", "ingester.flush.age_max=5s",
-            "metastore.dead_after=20s"]
+            "metastore.dead_after=20s", "compactor.poll_interval=500ms", "compactor.lease=3s",
+            "compactor.fan_in=4", "compactor.settle=0s", "compactor.orphan_interval=5s",
+            "compactor.grace=11s", "querier.view_age_max=1s", "querier.query_timeout=10s"]
+# The disk of a node, in MiB.
+DISK = 512
 WITHIN = "CLEW_CHAOS_WITHIN"
 
 
@@ -78,18 +85,29 @@ class Network:
             subprocess.run(["ip", "netns", "del", namespace], check=False)
 
 
+def mount(node):
+    """A small disk for a node, so that it can be full."""
+    node.data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "clew", str(node.data)], check=True)
+
+
 class Chaos:
     """The things to do; each leaves the cluster whole."""
 
-    def __init__(self, cluster, load, dice, log):
-        self.cluster, self.load, self.dice, self.log = cluster, load, dice, log
-        self.actions = [self.kill, self.kill, self.kill_all, self.pause, self.restart, self.flush,
-                        self.lose_disk]
+    def __init__(self, cluster, load, dice, log, store):
+        self.cluster, self.load, self.dice, self.log, self.store = cluster, load, dice, log, store
+        self.actions = [self.kill, self.kill, self.kill_all, self.kill_leader, self.pause, self.pause_leader,
+                        self.restart, self.rolling_restart, self.flush, self.lose_disk, self.slow_disk,
+                        self.scale, self.bucket_fails, self.bucket_fails]
         if cluster.network:
-            self.actions += [self.cut_off, self.cut_off, self.cut_one_way, self.flap]
+            self.actions += [self.cut_off, self.cut_off, self.cut_one_way, self.flap, self.disk_full]
+        # Each is done before one is done again.
+        self.waiting = []
 
     def step(self):
-        action, node = self.dice.choice(self.actions), self.dice.choice(self.cluster.nodes)
+        if not self.waiting:
+            self.waiting = self.dice.sample(self.actions, len(self.actions))
+        action, node = self.waiting.pop(), self.dice.choice(self.cluster.nodes)
         self.log(f"{action.__name__} {node.name}")
         began = time.monotonic()
         action(node)
@@ -113,11 +131,80 @@ class Chaos:
             node.kill9()
         self.start(*self.cluster.nodes)
 
+    def leader(self):
+        """A node that leads a shard."""
+        leads = [replica["node"] for shard in self.cluster.status()["shards"]
+                 for replica in shard["replicas"] if replica["role"] == "leader"]
+        name = self.dice.choice(sorted(leads))
+        return next(node for node in self.cluster.nodes if node.name == name)
+
+    def kill_leader(self, _):
+        self.kill(self.leader())
+
+    def pause_leader(self, _):
+        self.pause(self.leader())
+
     def lose_disk(self, node):
         node.kill9()
-        shutil.rmtree(node.data)
+        for path in node.data.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.load.let_flow(10)
         self.start(node)
+
+    def slow_disk(self, node):
+        """Every write to the log takes a quarter of a second."""
+        node.stop(timeout=60)
+        node.start(wait=False, env={"FAILPOINTS": "log::write=sleep(250)"})
+        node.wait_ready(120)
+        self.load.let_flow(20)
+        node.kill9()
+        self.start(node)
+
+    def disk_full(self, node):
+        """A node that cannot write ends or waits, and goes on when there is room and it is started."""
+        node.errors_expected = True
+        filler = node.data / "filler"
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 20))
+        self.load.let_flow(20)
+        time.sleep(self.dice.uniform(0, 5))
+        filler.unlink()
+        node.kill9()
+        self.start(node)
+
+    def bucket_fails(self, _):
+        """For a while a share of the requests to the bucket fails, or all of them."""
+        share = self.dice.choice([0.01, 0.1, 0.5, 1.0])
+        before = self.store.faults
+        with self.store.failing(share):
+            until = time.monotonic() + self.dice.uniform(5, 30)
+            while time.monotonic() < until:
+                sent = self.load.sent
+                wait_until(lambda sent=sent: self.load.sent >= sent + 10, "acknowledgements")
+        self.log(f"  {share:.0%} of the requests failed: {self.store.faults - before}")
+
+    def rolling_restart(self, _):
+        for node in self.cluster.nodes:
+            self.restart(node)
+            self.cluster.wait_healthy()
+
+    def scale(self, _):
+        """Two ingesters more, and away again."""
+        added = [self.cluster.add_node(), self.cluster.add_node()]
+        names = {node.name for node in added}
+        wait_until(lambda: any(replica["node"] in names for shard in self.cluster.status()["shards"]
+                               for replica in shard["replicas"]), "replicas on the new nodes")
+        self.cluster.wait_healthy()
+        self.load.let_flow(10)
+        for node in added:
+            done = run_clew("cluster", "drain", node.name, "--addr", self.cluster.nodes[0].rpc_addr,
+                            timeout=180)
+            assert done.returncode == 0, done
+            self.load.let_flow(10)
+            code = node.stop(timeout=60)
+            assert code == 0, f"{node.name} ended with {code}\n{node.tail()}"
+            self.cluster.nodes.remove(node)
 
     def pause(self, node):
         node.paused = True
@@ -164,12 +251,24 @@ class Chaos:
 def run(start, seed, minutes, network, log=print):
     """A run; raises at the first thing that is wrong."""
     dice = random.Random(seed)
-    cluster = Cluster(start, settings=SETTINGS, network=network)
+    real = moto()
+    store = FaultyStore(real.port, seed)
+    try:
+        run_on(start, seed, minutes, network, dice, store, log)
+    finally:
+        store.close()
+        real.close()
+
+
+def run_on(start, seed, minutes, network, dice, store, log):
+    host = "10.99.0.254" if network else "127.0.0.1"
+    cluster = Cluster(start, settings=SETTINGS, network=network, mount=mount if network else None,
+                      store=s3_settings(store.port, "/chaos", host=host))
     ledger = ClusterLedger(cluster, seed=seed)
     until = time.monotonic() + 60 * minutes
     with Load(cluster, ledger) as load:
         load.let_flow(10)
-        chaos = Chaos(cluster, load, dice, log)
+        chaos = Chaos(cluster, load, dice, log, store)
         while time.monotonic() < until and not load.lies:
             chaos.step()
             ledger.server = dice.choice(cluster.nodes)
@@ -179,6 +278,7 @@ def run(start, seed, minutes, network, log=print):
     cluster.verify(ledger)
     cluster.flush()
     cluster.verify(ledger)
+    cluster.wait_clean()
 
 
 def main():
@@ -188,7 +288,7 @@ def main():
     options = parser.parse_args()
     if os.geteuid() == 0 and shutil.which("ip") and WITHIN not in os.environ:
         os.environ[WITHIN] = "1"
-        os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv,
+        os.execvp("unshare", ["unshare", "--net", "--mount", sys.executable, *sys.argv,
                               "--seed", str(options.seed)])
     network = Network() if WITHIN in os.environ else None
     print(f"seed {options.seed}, {options.minutes} minutes,",

@@ -7,7 +7,7 @@ import time
 
 import grpc
 
-from harness import Clew
+from harness import run_clew
 from ledger import Ledger
 
 # Waits end at once when what is waited for is there; this is only where hope ends.
@@ -32,8 +32,11 @@ def wait_until(check, what, timeout=PATIENCE):
 class Cluster:
     """Nodes with all roles; the first three are the members of the metastore."""
 
-    def __init__(self, start, nodes=3, settings=(), network=None, roles=()):
+    def __init__(self, start, nodes=3, settings=(), network=None, roles=(), store=None, mount=None):
+        """`store`: settings of a bucket, instead of a folder. `mount`: gives a node's data a disk."""
         self.start_process = start
+        self.store, self.mount = store, mount
+        self.made = 0
         self.network = network
         self.settings = list(settings)
         self.nodes = []
@@ -48,12 +51,14 @@ class Cluster:
             node.wait_ready(PATIENCE)
 
     def _make(self, roles=()):
-        name = f"node-{len(self.nodes)}"
+        name, zone = f"node-{self.made}", f"zone-{self.made}"
+        self.made += 1
         place = self.network.place(name) if self.network else {}
         node = self.start_process(*self.settings, roles=roles, run=False, **place)
         self.bucket = self.bucket or node.dir / "bucket"
-        node.settings += [f"node.name={name}", f"bucket.url={self.bucket}",
-                          f"node.zone=zone-{len(self.nodes)}"]
+        node.settings += [f"node.name={name}", f"node.zone={zone}", *self.bucket_settings()]
+        if self.mount:
+            self.mount(node)
         node.name = name
         self.nodes.append(node)
         return node
@@ -66,6 +71,21 @@ class Cluster:
         if wait:
             node.wait_ready(PATIENCE)
         return node
+
+    def bucket_settings(self):
+        return self.store or [f"bucket.url={self.bucket}"]
+
+    def fsck(self):
+        """What `clew fsck --verify` says; it must not find a contradiction."""
+        options = [word for setting in self.bucket_settings() for word in ("--set", setting)]
+        done = run_clew("fsck", "--verify", "--addr", self.alive()[0].rpc_addr, *options)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    def wait_clean(self):
+        """Waits until the bucket holds what the catalog knows, and nothing else."""
+        clean = ", 0 waiting or dead in the catalog, 0 orphans, 0 foreign, 0 broken"
+        wait_until(lambda: clean in self.fsck(), "the bucket is the catalog")
 
     def alive(self):
         """The nodes that run, are not stopped, and can be reached."""

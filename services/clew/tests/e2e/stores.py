@@ -32,8 +32,9 @@ S3RVER_VERSION = "3.7.1"
 class Store:
     """A running store: settings for Clew, and its end."""
 
-    def __init__(self, settings, process, folder):
+    def __init__(self, settings, process, folder, port=None):
         self.settings = settings
+        self.port = port
         self.process = process
         self.folder = folder
 
@@ -69,10 +70,10 @@ def start(*command, env=None):
                             env={**os.environ, **(env or {})})
 
 
-def s3_settings(port, prefix, key="key", secret="hush-hush"):
+def s3_settings(port, prefix, key="key", secret="hush-hush", host="127.0.0.1"):
     return [
         f"bucket.url=s3://traces{prefix}",
-        f"bucket.endpoint=http://127.0.0.1:{port}",
+        f"bucket.endpoint=http://{host}:{port}",
         "bucket.region=us-east-1",
         f"bucket.access_key_id={key}",
         f"bucket.secret_access_key={secret}",
@@ -90,7 +91,7 @@ def moto():
                          "SignedHeaders=host, Signature=none"})
     with urllib.request.urlopen(request, timeout=10):
         pass
-    return Store(s3_settings(port, "/deep/prefix"), process, folder)
+    return Store(s3_settings(port, "/deep/prefix"), process, folder, port)
 
 
 def s3rver():

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from harness import run_clew
 from ledger import Ledger
 
 
@@ -72,3 +73,17 @@ def test_a_flush_that_claims_more_than_it_holds_is_noticed(clew, bug):
     ledger.connect()
     with noticed(bug):
         ledger.verify()
+
+
+@pytest.mark.parametrize("bug", [None, "bug::no_compare_and_set=return"])
+def test_a_flush_that_comes_too_late_and_is_registered_is_noticed(clew, bug):
+    """The second flush comes as from a leader that others have overtaken: what it holds is flushed."""
+    server = clew("compactor.poll_interval=1h", env=points(bug, "flush::late=1*off->1*return->off"))
+    ledger = Ledger(server)
+    for number in range(2):
+        assert ledger.send(ledger.batch(number=number))
+        server.flush()
+    ledger.verify()
+    with noticed(bug):
+        checked = run_clew("fsck", "--addr", server.rpc_addr, "--data-dir", str(server.data))
+        assert checked.returncode == 0, checked

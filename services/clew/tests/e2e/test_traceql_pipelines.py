@@ -6,6 +6,7 @@ import pytest
 
 from dataset import CLIENT, ERROR, MS, SECOND, SERVER, SPANS, TRACES, requests
 from ledger import Ledger
+from test_compaction import FAST, blocks, settle
 from test_traceql import FILLS, NAMES_BY_ID
 from traceql_oracle import Binary, By, Coalesce, Filter, Scalar, Select, Steps, judge, parent_of
 
@@ -270,8 +271,8 @@ def test_several_spansets_on_a_side_are_an_error_that_names_coalesce(filled):
 
 
 def test_a_trace_flushed_into_five_blocks_is_one_trace(clew):
-    """Every span of a chain is in a block of its own, the deepest first."""
-    server = clew()
+    """Every span of a chain is in a block of its own, the deepest first; later they are compacted."""
+    server = clew("compactor.poll_interval=1h")
     ledger = Ledger(server)
     chain = [span for key in ("cart", "chain") for span in TRACES[key].spans]
     filler = TRACES["batch"].spans + TRACES["fan"].spans
@@ -280,6 +281,16 @@ def test_a_trace_flushed_into_five_blocks_is_one_trace(clew):
     for layer in layers:
         assert ledger.send(requests(layer))
         server.flush()
+    assert len(blocks(server)) == 5
+    judge_split_traces(server)
+    assert server.stop() == 0
+    server.settings = [*FAST, "compactor.fan_in=5"]
+    server.start()
+    settle(server, objects=1)
+    judge_split_traces(server)
+
+
+def judge_split_traces(server):
     present = {"cart", "chain", "batch", "fan"}
     for query in [
         Binary(">>", Filter('{ name = "c1" }', lambda s: s.name == "c1"),

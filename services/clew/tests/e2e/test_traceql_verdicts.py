@@ -3,9 +3,11 @@ of the language rather than listed."""
 
 import itertools
 import pathlib
+import re
 
 import pytest
 
+import traceql_cases
 import traceql_errors
 from traceql_cases import GROUPS
 
@@ -114,3 +116,17 @@ def test_operators_stand_between_spansets_only(server, operator):
         (f"{{ .a }} {operator} by(name)", False),
     ]:
         assert verdict(server, text) == valid, text
+
+
+def test_the_page_of_rules_names_tests_that_exist():
+    here = pathlib.Path(__file__).parent
+    page = (here.parents[3] / "docs" / "design" / "traceql-tests.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("|") and not line.startswith(("|--", "| rule"))]
+    for row in rows:
+        tests = re.split(r"(?<!\\)\|", row)[2]
+        tables = re.findall(r"\b[A-Z][A-Z_]{2,}\b", tests)
+        assert all(hasattr(traceql_cases, t) or hasattr(traceql_errors, t) for t in tables), row
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", tests)
+        assert tables or named, row
+        for file, test in named:
+            assert f"def {test}(" in (here / file).read_text(), (file, test)

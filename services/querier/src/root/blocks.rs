@@ -1,4 +1,4 @@
-//! Blocks as sources of a query, and what becomes of those that fail.
+//! Blocks that this process reads, as sources of a query.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,8 @@ use clew_query::{
 use clew_storage::Bucket;
 
 use super::filters::Filters;
-use super::missing::Missing;
-use super::quarantine::Reports;
-use super::snapshot::{BlockRef, Snapshot};
+use super::snapshot::BlockRef;
 use crate::Config;
-use crate::metrics::QuerierMetrics;
 
 /// The blocks of the bucket, and the engine that reads them.
 pub(super) struct Blocks {
@@ -24,18 +21,10 @@ pub(super) struct Blocks {
     filters: Filters,
     engine: Engine,
     tasks: Tasks,
-    reports: Reports,
-    metrics: Arc<QuerierMetrics>,
 }
 
 impl Blocks {
-    pub(super) fn new(
-        bucket: Bucket,
-        deps: &Deps,
-        config: &Config,
-        metrics: Arc<QuerierMetrics>,
-        reports: Reports,
-    ) -> Blocks {
+    pub(super) fn new(bucket: Bucket, deps: &Deps, config: &Config) -> Blocks {
         let query = &config.query;
         let limits = QueryLimits {
             inspected_bytes_max: query.inspected_bytes_max.0,
@@ -50,7 +39,7 @@ impl Blocks {
         let reader = BlockReader::new(bucket, cache.clone(), tasks.clone());
         let engine = Engine::new(tasks.clone(), limits);
         let filters = Filters::new(config.filter_cache_bytes.0);
-        Blocks { reader, cache, filters, engine, tasks, reports, metrics }
+        Blocks { reader, cache, filters, engine, tasks }
     }
 
     /// Runs leaves.
@@ -68,7 +57,6 @@ impl Blocks {
 
     /// The blocks as sources; nothing is read yet.
     pub(super) fn sources(&self, blocks: &[BlockRef]) -> Vec<Arc<dyn SpanSource>> {
-        self.metrics.blocks.inc_by(blocks.len() as u64);
         let source =
             |block: &BlockRef| Arc::new(self.reader.source(place_of(block))) as Arc<dyn SpanSource>;
         blocks.iter().map(source).collect()
@@ -91,32 +79,46 @@ impl Blocks {
         }
     }
 
-    /// Notes in `missing` which of `blocks` could not be read, and reports damaged ones.
-    pub(super) fn note_failures(
-        &self,
-        snapshot: &Snapshot,
-        blocks: &[BlockRef],
-        failed: Vec<SourceFailure>,
-        missing: &mut Missing,
-    ) {
-        self.metrics.cache_bytes.set(i64::try_from(self.cache.bytes()).unwrap_or(i64::MAX));
-        if failed.is_empty() {
-            return;
-        }
-        let by_name: BTreeMap<String, &BlockRef> =
-            blocks.iter().map(|block| (name_of(block), block)).collect();
-        for SourceFailure { source, error } in failed {
-            let block = by_name.get(source.as_ref());
-            let place = block.map_or_else(|| source.to_string(), |block| block.place());
-            let why = error.to_string();
-            if let (ErrorKind::Corrupt, Some(block)) = (error.kind(), block) {
-                self.reports.damaged(block.object, &snapshot.tenant, &why);
-            } else {
-                tracing::warn!(block = place, error = why, "a block could not be read");
-            }
-            missing.add("block", place, why);
-        }
+    /// Blocks that are read at the same time.
+    pub(super) fn reads_at_once(&self) -> usize {
+        self.engine.limits().sources_at_once.max(1)
     }
+
+    /// Bytes of block sections in memory.
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+}
+
+/// What came of work on blocks.
+#[derive(Debug)]
+pub(super) struct BlockAnswer<T> {
+    pub(super) value: T,
+    /// The blocks that could not be read.
+    pub(super) failed: Vec<Failure>,
+}
+
+/// A block that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Its place among those asked.
+    pub(super) block: usize,
+    pub(super) kind: ErrorKind,
+    pub(super) why: String,
+}
+
+/// Which of the blocks failed, and why.
+pub(super) fn failures_of(failed: Vec<SourceFailure>, blocks: &[BlockRef]) -> Vec<Failure> {
+    if failed.is_empty() {
+        return Vec::new();
+    }
+    let names = blocks.iter().enumerate().map(|(at, block)| (name_of(block), at));
+    let by_name: BTreeMap<String, usize> = names.collect();
+    let failure = |SourceFailure { source, error }| {
+        let block = by_name.get(source.as_ref()).copied().unwrap_or(usize::MAX);
+        Failure { block, kind: error.kind(), why: error.to_string() }
+    };
+    failed.into_iter().map(failure).collect()
 }
 
 /// How the engine calls a block.

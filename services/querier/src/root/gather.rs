@@ -6,9 +6,10 @@ use clew_catalog::ObjectKey;
 use clew_model::{ErrorKind, Trace, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::{FetchRequest, Inspected};
-use clew_query::{encode_ids, merge_traces};
+use clew_query::{QueryError, encode_ids, merge_traces};
 
 use super::Root;
+use super::block_work::Fetch;
 use super::blocks::problem_of;
 use super::heads::sift;
 use super::missing::Missing;
@@ -64,13 +65,17 @@ impl Root {
         ids: &[TraceId],
         missing: &mut Missing,
     ) -> Result<Fragments, Problem> {
-        let blocks = &self.blocks.possible(blocks, ids);
-        let sources = self.blocks.sources(blocks);
-        let fetched = self.blocks.engine().fetch_traces(&sources, ids).await.map_err(problem_of)?;
-        self.blocks.note_failures(snapshot, blocks, fetched.failed, missing);
-        self.blocks.remember(blocks).await;
-        let clew_query::Fetched { traces, inspected } = fetched.response;
-        Ok(Fragments { traces, inspected, too_large: false })
+        let possible = self.blocks.possible(blocks, ids);
+        let mut fragments = Fragments::default();
+        for fetched in self.on_blocks(snapshot, &possible, &Fetch(ids), missing).await? {
+            fragments.traces.extend(fetched.traces);
+            fragments.count(fetched.inspected);
+        }
+        if fragments.bytes() > self.config.query.fetched_bytes_max.0 {
+            let limit = self.config.query.fetched_bytes_max.0;
+            return Err(problem_of(QueryError::TooMuch { what: "bytes of traces by id", limit }));
+        }
+        Ok(fragments)
     }
 
     /// What the heads have of `ids`.
@@ -118,6 +123,12 @@ impl Fragments {
         self.traces.extend(other.traces);
         self.too_large |= other.too_large;
         self.count(other.inspected);
+    }
+
+    /// Bytes of spans.
+    fn bytes(&self) -> u64 {
+        let spans = self.traces.iter().flat_map(|trace| &trace.spans);
+        spans.map(|span| span.bytes.len() as u64).sum()
     }
 
     fn count(&mut self, more: Inspected) {

@@ -2,7 +2,7 @@
 //! the middle of it, and an honest account of what could not be read.
 
 use async_trait::async_trait;
-use clew_model::{ErrorKind, TenantId};
+use clew_model::{ErrorKind, TenantId, TraceId};
 use clew_node::Problem;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
@@ -23,6 +23,11 @@ const TENANTS_AT_ONCE: usize = 8;
 pub(super) trait Read: Send + Sync {
     /// What comes of it.
     type Value: Send;
+
+    /// The only trace that it reads, if it is one.
+    fn trace(&self) -> Option<TraceId> {
+        None
+    }
 
     /// Reads; places that cannot be read go into `missing`. In the `last` attempt so do shards that
     /// flushed meanwhile.
@@ -58,7 +63,7 @@ impl Root {
     ) -> Result<Answer<R::Value>, Problem> {
         let mut restarts = 0;
         loop {
-            let mut snapshot = self.snapshot(tenant).await?;
+            let mut snapshot = self.snapshot(tenant, read.trace()).await?;
             let mut missing = std::mem::take(&mut snapshot.missing);
             let last = restarts == RESTARTS_MAX;
             let step = read.read(self, &snapshot, last, &mut missing).await?;

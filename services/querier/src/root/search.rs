@@ -1,17 +1,14 @@
 //! Search: leaves judge the traces that lie in one place, the root the others, and the newest of
 //! all are the answer.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use clew_model::{ErrorKind, TenantId, Trace, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::{self as query, Inspected, SearchRequest};
 use clew_proto::tempopb;
 use clew_query::{QueryError, SearchPlan, SplitSet, decode_ids, encode_ids, merge_search};
-use futures::FutureExt;
-use futures::stream::{self, StreamExt};
 
+use super::block_work::{Search, SplitIds};
 use super::blocks::problem_of;
 use super::gather::is_too_much;
 use super::heads::sift;
@@ -54,35 +51,36 @@ impl Read for Searching<'_> {
         snapshot.miss_quarantined(range, missing);
         let mut costs = Vec::new();
         let (split, nanos) = root.timed(root.split_set(snapshot, range, missing)).await;
+        let split = split?;
         let named = split.ids().len() as u64;
         costs.push(StepCost { kept: named, nanos, ..StepCost::new("list split traces", 0) });
         let plan = plan.with_split(split.ids().iter().copied());
         let blocks = snapshot.blocks_in(range, root.horizon(), !split.is_empty());
-        let sources = root.blocks.sources(&blocks);
         let request = SearchRequest {
             tenant: snapshot.tenant.to_string(),
             split_ids: encode_ids(split.ids()).into(),
             ..request_of(ask)
         };
-        let leaves = sources.len() + snapshot.cuts.len();
+        let leaves = blocks.len() + snapshot.cuts.len();
         progress.expect(leaves);
-        let ((leaf, of_blocks), (heads, of_heads)) = futures::join!(
-            root.timed(root.blocks.engine().search(&sources, &plan)),
+        let work = Search { request: &request, plan: &plan };
+        let ((of_blocks, blocks_nanos), (heads, heads_nanos)) = futures::join!(
+            root.timed(root.on_blocks(snapshot, &blocks, &work, missing)),
             root.timed(root.search_heads(snapshot, &request))
         );
-        let leaf = leaf.map_err(problem_of)?;
-        let mut cost = StepCost::new("search blocks", sources.len());
-        cost.nanos = of_blocks;
-        cost.add(leaf.response.traces.len(), leaf.response.inspected.as_ref());
-        costs.push(cost);
-        root.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
-        let Step::Done(heads) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
-        let mut responses: Vec<_> = heads.into_iter().map(|(_, response)| response).collect();
-        let mut cost = StepCost::new("search heads", responses.len());
-        cost.nanos = of_heads;
+        let mut responses = of_blocks?;
+        let mut cost = StepCost::new("search blocks", blocks.len());
+        cost.nanos = blocks_nanos;
         responses.iter().for_each(|part| cost.add(part.traces.len(), part.inspected.as_ref()));
+        root.check_cost(&cost.inspected)?;
         costs.push(cost);
-        responses.push(leaf.response);
+        let Step::Done(heads) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
+        let heads: Vec<_> = heads.into_iter().map(|(_, response)| response).collect();
+        let mut cost = StepCost::new("search heads", heads.len());
+        cost.nanos = heads_nanos;
+        heads.iter().for_each(|part| cost.add(part.traces.len(), part.inspected.as_ref()));
+        costs.push(cost);
+        responses.extend(heads);
         let mut merged = merge_search(responses, &plan);
         let candidates = std::mem::take(&mut merged.split_candidates);
         let candidates = decode_ids(&candidates).map_err(problem_of)?;
@@ -201,31 +199,15 @@ impl Root {
         snapshot: &Snapshot,
         range: TimeRange,
         missing: &mut Missing,
-    ) -> SplitSet {
+    ) -> Result<SplitSet, Problem> {
         let blocks: Vec<_> = snapshot
             .blocks_in(range, self.horizon(), true)
             .into_iter()
             .filter(|block| block.block.splits > 0)
             .collect();
-        let sources = self.blocks.sources(&blocks);
-        let mut reads = Vec::new();
-        for source in &sources {
-            reads.push(async move { (source, source.split_ids().await) }.boxed());
-        }
-        let reads = stream::iter(reads).buffer_unordered(self.config.concurrent_reads_max);
-        let lists: Vec<_> = reads.collect().await;
-        let mut ids: Vec<TraceId> = snapshot.head_split_ids.clone();
-        for (source, list) in lists {
-            match list {
-                Ok(list) => ids.extend(list),
-                Err(error) => {
-                    let source = Arc::clone(&source.info().name);
-                    let failure = clew_query::SourceFailure { source, error };
-                    self.blocks.note_failures(snapshot, &blocks, vec![failure], missing);
-                }
-            }
-        }
-        ids.into_iter().collect()
+        let lists = self.on_blocks(snapshot, &blocks, &SplitIds, missing).await?;
+        let ids = lists.into_iter().flatten().chain(snapshot.head_split_ids.iter().copied());
+        Ok(ids.collect())
     }
 }
 

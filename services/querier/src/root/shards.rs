@@ -13,6 +13,8 @@ use clew_proto::shard::v1::{self as shard};
 use futures::future::{BoxFuture, Either, select};
 use tonic::{Request, Response, Status};
 
+use super::spread::Peer;
+
 /// Between two attempts to reach a shard's leader.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -42,6 +44,11 @@ pub trait Router: Send + Sync + 'static {
     /// is not told.
     fn moved(&self, _shard: ShardId) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
+    }
+
+    /// The queriers among which blocks are divided, this one included; none if this one reads all.
+    fn queriers(&self) -> Arc<[Peer]> {
+        Arc::new([])
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clew_catalog::{DeletionId, ObjectKey, ObjectMeta, Quarantine, TenantBlock, View};
+use clew_catalog::{DeletionId, ObjectKey, ObjectMeta, Quarantine, ShardId, TenantBlock, View};
 use clew_model::{TenantId, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::Cut;
@@ -46,13 +46,20 @@ pub(super) struct Snapshot {
 }
 
 impl Root {
-    /// Takes a cut through everything `tenant` has now.
-    pub(super) async fn snapshot(&self, tenant: &TenantId) -> Result<Snapshot, Problem> {
+    /// Takes a cut through everything `tenant` has now, or, if only one trace is read, through the
+    /// shards that may hold it.
+    pub(super) async fn snapshot(
+        &self,
+        tenant: &TenantId,
+        trace: Option<TraceId>,
+    ) -> Result<Snapshot, Problem> {
         let mut taken = 0;
         loop {
             let mut missing = Missing::default();
             let view = self.views.take(tenant, &mut missing).await?;
-            let shards: Vec<_> = view.shards.values().collect();
+            let homes = trace.and_then(|trace| self.homes.of(&view.generations, tenant, trace));
+            let is_asked = |shard: ShardId| homes.as_ref().is_none_or(|h| h.contains(&shard));
+            let shards: Vec<_> = view.shards.values().filter(|s| is_asked(s.shard)).collect();
             let cuts = join_all(shards.iter().map(|shard| self.shards.cut(tenant, shard))).await;
             taken += 1;
             if taken < VIEWS_MAX && cuts.iter().any(|cut| matches!(cut, Err(CutError::TooOld))) {
@@ -63,7 +70,11 @@ impl Root {
                 blocks: Vec::new(),
                 cuts: Vec::new(),
                 head_split_ids: Vec::new(),
-                quarantined: view.quarantined(tenant).cloned().collect(),
+                quarantined: view
+                    .quarantined(tenant)
+                    .filter(|damaged| is_asked(damaged.object.shard()))
+                    .cloned()
+                    .collect(),
                 missing,
             };
             let mut newer = Vec::new();
@@ -77,7 +88,7 @@ impl Root {
                     Err(error) => snapshot.miss_shard(shard.shard.0, error),
                 }
             }
-            snapshot.take_blocks(&view, newer);
+            snapshot.take_blocks(&view, newer, is_asked);
             return Ok(snapshot);
         }
     }
@@ -92,12 +103,18 @@ impl Snapshot {
         self.missing.add("shard", place(shard), why);
     }
 
-    fn take_blocks(&mut self, view: &View, newer: Vec<Arc<ObjectMeta>>) {
+    fn take_blocks(
+        &mut self,
+        view: &View,
+        newer: Vec<Arc<ObjectMeta>>,
+        is_asked: impl Fn(ShardId) -> bool,
+    ) {
         // A map by key: a view that was taken while a shard flushed may know its objects already.
         let mut blocks: BTreeMap<ObjectKey, (TenantBlock, Arc<[TraceId]>)> = BTreeMap::new();
         // Of many blocks few lists are needed: each deletion concerns all that are older than it.
         let mut deleted: BTreeMap<Option<DeletionId>, Arc<[TraceId]>> = BTreeMap::new();
-        for (object, block) in view.blocks(&self.tenant) {
+        let known = view.blocks(&self.tenant).filter(|(object, _)| is_asked(object.shard()));
+        for (object, block) in known {
             let first = view.first_deletion(&self.tenant, object.revision);
             let list = deleted
                 .entry(first)

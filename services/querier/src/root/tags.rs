@@ -9,6 +9,7 @@ use clew_proto::query::v1::{
 use clew_proto::tempopb;
 use clew_query::{SplitSet, encode_ids, merge_tag_names, merge_tag_values, tag_query_needs_traces};
 
+use super::block_work;
 use super::blocks::problem_of;
 use super::heads::sift;
 use super::missing::Missing;
@@ -49,7 +50,7 @@ impl Read for Names<'_> {
         let ask = self.0;
         let range = ask.range.unwrap_or(TimeRange::ALL);
         snapshot.miss_quarantined(range, missing);
-        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await;
+        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await?;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let request = TagNamesRequest {
             tenant: snapshot.tenant.to_string(),
@@ -60,16 +61,15 @@ impl Read for Names<'_> {
             limit: ask.limit,
             split_ids: encode_ids(split.ids()).into(),
         };
-        let sources = root.blocks.sources(&blocks);
-        let (leaf, heads) = futures::join!(
-            root.blocks.engine().tag_names(&sources, &request),
+        let work = block_work::TagNames(&request);
+        let (of_blocks, heads) = futures::join!(
+            root.on_blocks(snapshot, &blocks, &work, missing),
             root.names_of_heads(snapshot, &request)
         );
-        let leaf = leaf.map_err(problem_of)?;
-        root.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
+        let of_blocks = of_blocks?;
         let Step::Done(answers) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
         let mut answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
-        answers.push(leaf.response);
+        answers.extend(of_blocks);
         let named = answers.iter().map(|answer| answer.split_candidates.as_ref());
         let mut waiting = ToGather::named_by(named)?;
         loop {
@@ -103,7 +103,7 @@ impl Read for Values<'_> {
         let ask = self.0;
         let range = ask.range.unwrap_or(TimeRange::ALL);
         snapshot.miss_quarantined(range, missing);
-        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await;
+        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await?;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let bytes_max = root.config.query.tag_values_bytes_max.0;
         let request = TagValuesRequest {
@@ -116,16 +116,15 @@ impl Read for Values<'_> {
             bytes_max,
             split_ids: encode_ids(split.ids()).into(),
         };
-        let sources = root.blocks.sources(&blocks);
-        let (leaf, heads) = futures::join!(
-            root.blocks.engine().tag_values(&sources, &request),
+        let work = block_work::TagValues(&request);
+        let (of_blocks, heads) = futures::join!(
+            root.on_blocks(snapshot, &blocks, &work, missing),
             root.values_of_heads(snapshot, &request)
         );
-        let leaf = leaf.map_err(problem_of)?;
-        root.blocks.note_failures(snapshot, &blocks, leaf.failed, missing);
+        let of_blocks = of_blocks?;
         let Step::Done(answers) = sift(heads, last, missing)? else { return Ok(Step::Moved) };
         let mut answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
-        answers.push(leaf.response);
+        answers.extend(of_blocks);
         let named = answers.iter().map(|answer| answer.split_candidates.as_ref());
         let mut waiting = ToGather::named_by(named)?;
         loop {
@@ -150,13 +149,13 @@ impl Root {
         query: &str,
         range: TimeRange,
         missing: &mut Missing,
-    ) -> (SplitSet, Vec<BlockRef>) {
+    ) -> Result<(SplitSet, Vec<BlockRef>), Problem> {
         if !tag_query_needs_traces(query) {
-            return (SplitSet::default(), snapshot.blocks_in(range, 0, false));
+            return Ok((SplitSet::default(), snapshot.blocks_in(range, 0, false)));
         }
-        let split = self.split_set(snapshot, range, missing).await;
+        let split = self.split_set(snapshot, range, missing).await?;
         let blocks = snapshot.blocks_in(range, self.horizon(), !split.is_empty());
-        (split, blocks)
+        Ok((split, blocks))
     }
 
     /// The names of the attributes that spans of `tenants` have.

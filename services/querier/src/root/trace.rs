@@ -36,6 +36,10 @@ struct Finding {
 impl Read for Finding {
     type Value = Fragments;
 
+    fn trace(&self) -> Option<TraceId> {
+        Some(self.id)
+    }
+
     async fn read(
         &self,
         root: &Root,

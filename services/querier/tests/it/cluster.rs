@@ -1,4 +1,4 @@
-//! A cluster of one querier, a metastore and shards, all in this process.
+//! A cluster of one querier or several, a metastore and shards, all in this process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,10 @@ use clew_node::rpc::Channel;
 use clew_node::{Deps, Metrics, Rng, Stop, Tasks};
 use clew_proto::metastore::v1::metastore_service_server::MetastoreServiceServer;
 use clew_proto::shard::v1::shard_service_server::ShardServiceServer;
-use clew_querier::{Config, Leader, Parts, Querier, Router, VersionInfo};
+use clew_querier::{Config, Leader, Parts, Peer, Querier, Router, VersionInfo};
 use clew_storage::Bucket;
 use http::{HeaderMap, Request, StatusCode};
+use parking_lot::Mutex;
 use tower::ServiceExt;
 
 use crate::metastore::FakeMetastore;
@@ -31,7 +32,9 @@ pub(crate) struct Cluster {
     pub(crate) metastore: FakeMetastore,
     pub(crate) shards: Vec<FakeShard>,
     pub(crate) bucket: Bucket,
+    config: Config,
     pub(crate) querier: Querier,
+    queriers: Arc<Mutex<Arc<[Peer]>>>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: Tasks,
     pub(crate) time: ManualTime,
@@ -70,11 +73,19 @@ impl Reply {
     }
 }
 
-struct Leaders(Vec<FakeShard>);
+/// What a querier knows of the others: shards and their leaders, and who else reads blocks.
+struct Known {
+    shards: Vec<FakeShard>,
+    queriers: Arc<Mutex<Arc<[Peer]>>>,
+}
 
-impl Router for Leaders {
+impl Router for Known {
+    fn queriers(&self) -> Arc<[Peer]> {
+        self.queriers.lock().clone()
+    }
+
     fn leader(&self, shard: ShardId) -> Option<Leader> {
-        let leader = self.0.iter().find(|leader| leader.shard == shard)?.clone();
+        let leader = self.shards.iter().find(|leader| leader.shard == shard)?.clone();
         // Both ways to reach a leader are in use.
         Some(match shard.0 % 2 {
             0 => Leader::Here(Arc::new(leader)),
@@ -105,16 +116,48 @@ impl Cluster {
         let shard =
             |n| FakeShard::new(ShardId(n), metastore.clone(), bucket.clone(), deps.tasks.clone());
         let shards: Vec<FakeShard> = (0..shards).map(shard).collect();
-        let parts = Parts {
-            metastore: Channel::local(MetastoreServiceServer::new(metastore.clone())),
-            shards: Arc::new(Leaders(shards.clone())),
-            bucket: bucket.clone(),
-            version: VersionInfo { version: "0.1.0".to_owned(), ..VersionInfo::default() },
-        };
         let (tasks, metrics) = (deps.tasks.clone(), deps.metrics.clone());
-        let querier = config.build(deps, parts).unwrap();
+        let queriers = Arc::default();
+        let known = Known { shards: shards.clone(), queriers: Arc::clone(&queriers) };
+        let parts = parts(&metastore, &bucket, known);
+        let querier = config.clone().build(deps, parts).unwrap();
         let stop = Stop::new();
-        Cluster { metastore, shards, bucket, querier, metrics, tasks, time, stop }
+        Cluster { metastore, shards, bucket, config, querier, queriers, metrics, tasks, time, stop }
+    }
+
+    /// The same cluster seen through one more querier, with a cache of its own.
+    pub(crate) fn another_querier(&self) -> Cluster {
+        let clock = self.time.clock();
+        let deps = Deps { clock, rng: Rng::seeded(2), ..Deps::system(2) };
+        let (tasks, metrics) = (deps.tasks.clone(), deps.metrics.clone());
+        let queriers = Arc::default();
+        let known = Known { shards: self.shards.clone(), queriers: Arc::clone(&queriers) };
+        let parts = parts(&self.metastore, &self.bucket, known);
+        Cluster {
+            metastore: self.metastore.clone(),
+            shards: self.shards.clone(),
+            bucket: self.bucket.clone(),
+            config: self.config.clone(),
+            querier: self.config.clone().build(deps, parts).unwrap(),
+            queriers,
+            metrics,
+            tasks,
+            time: self.time.clone(),
+            stop: Stop::new(),
+        }
+    }
+
+    /// Has this querier share the blocks with others, each with a name and a way to reach it.
+    pub(crate) fn share_blocks(&self, own: &str, others: &[(&str, Channel)]) {
+        let peer = |name: &str, channel| Peer { node: NodeId::parse(name).unwrap(), channel };
+        let mut peers = vec![peer(own, None)];
+        peers.extend(others.iter().map(|(name, channel)| peer(name, Some(channel.clone()))));
+        *self.queriers.lock() = peers.into();
+    }
+
+    /// How others reach the blocks of this querier.
+    pub(crate) fn blocks(&self) -> Channel {
+        Channel::local(self.querier.block_server())
     }
 
     /// Starts the querier's background work.
@@ -157,6 +200,15 @@ impl Cluster {
         let query =
             percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
         self.get(&format!("/api/search?q={query}{more}")).await
+    }
+}
+
+fn parts(metastore: &FakeMetastore, bucket: &Bucket, known: Known) -> Parts {
+    Parts {
+        metastore: Channel::local(MetastoreServiceServer::new(metastore.clone())),
+        shards: Arc::new(known),
+        bucket: bucket.clone(),
+        version: VersionInfo { version: "0.1.0".to_owned(), ..VersionInfo::default() },
     }
 }
 

@@ -9,3 +9,4 @@ mod metastore;
 mod random;
 mod shard;
 mod spans;
+mod spread;

@@ -102,6 +102,10 @@ fn expected(traces: &BTreeMap<u64, Vec<Span>>, filter: &Filter, range: (u64, u64
 
 async fn check(steps: Vec<Step>, limit: usize, start: u64, length: u64, flushes: usize) {
     let cluster = Cluster::new(u32::try_from(SHARDS).unwrap());
+    let others = [cluster.another_querier(), cluster.another_querier()];
+    if steps.len().is_multiple_of(2) {
+        cluster.share_blocks("a", &[("b", others[0].blocks()), ("c", others[1].blocks())]);
+    }
     for step in &steps {
         match step {
             Step::Append { shard, spans, fallback } => {
