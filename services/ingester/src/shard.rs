@@ -218,18 +218,29 @@ impl Shard {
     }
 
     async fn flush_whole(&self) -> Result<u64, IngesterError> {
-        self.ready().await?;
-        self.consumed(self.group.read_index().await?).await?;
-        let head = self.head.clone();
-        let through = match self.deps.tasks.compute(move || head.seal()).await? {
-            Some(through) => through.index,
-            // Nothing new: wait for what is on its way.
-            None => self.head.active().from,
-        };
-        self.sealed.notify_one();
-        let mut flushed = self.head.flushed();
-        flushed.wait_for(|at| *at >= through).await.map_err(|_| IngesterError::Stopping)?;
-        Ok(through)
+        loop {
+            self.ready().await?;
+            let stretch = self.stretch.load(Ordering::Acquire);
+            self.consumed(self.group.read_index().await?).await?;
+            let head = self.head.clone();
+            let through = match self.deps.tasks.compute(move || head.seal()).await? {
+                Some(through) => through.index,
+                // Nothing new: wait for what is on its way.
+                None => self.head.active().from,
+            };
+            self.sealed.notify_one();
+            let mut flushed = self.head.flushed();
+            loop {
+                if *flushed.borrow_and_update() >= through {
+                    return Ok(through);
+                }
+                // A head that was built anew has not sealed what this one had.
+                if self.stretch.load(Ordering::Acquire) != stretch {
+                    break;
+                }
+                flushed.changed().await.map_err(|_| IngesterError::Stopping)?;
+            }
+        }
     }
 
     /// Refuses new batches; what waits is still appended.
