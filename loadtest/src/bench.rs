@@ -29,7 +29,7 @@ use crate::measure::{ReadKind, Stats, Usage};
 use crate::own_server::{OwnServer, Setup};
 use crate::queries::{Cost, Repeats, measure};
 use crate::send::{Cast, Extent, Outcome, Pace, Plan};
-use crate::target::{Compression, Manners, Otlp, Protocol, Tempo};
+use crate::target::{Manners, Tempo};
 use crate::verify::{Depth, Truth};
 use crate::workload::{DataSet, GENERATOR_VERSION};
 
@@ -217,14 +217,7 @@ impl Bench<'_> {
             tenant_header: false,
         };
         let cast = Cast {
-            otlp: Otlp::new(
-                &server.otlp_url(),
-                Protocol::Grpc,
-                Compression::None,
-                CONNECTIONS,
-                manners(),
-                self.deps.clock.clone(),
-            )?,
+            otlp: server.otlp(CONNECTIONS, manners(), self.deps.clock.clone())?,
             tempo: self.tempo(server)?,
             process: None,
             stats: Arc::clone(stats),

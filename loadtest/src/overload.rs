@@ -15,7 +15,7 @@ use crate::own_server::{OwnServer, Setup};
 use crate::report::Report;
 use crate::send::{Cast, Extent, Outcome, Pace, Plan, run as send};
 use crate::soak::Progress;
-use crate::target::{Compression, Manners, Otlp, Protocol, Tempo};
+use crate::target::{Manners, Tempo};
 use crate::verify::{Depth, Truth, verify};
 use crate::workload::{DataSet, GENERATOR_VERSION};
 
@@ -149,14 +149,7 @@ async fn trial(
     let stats = Arc::new(Stats::default());
     let process = server.process().clone();
     let cast = Cast {
-        otlp: Otlp::new(
-            &server.otlp_url(),
-            Protocol::Grpc,
-            Compression::None,
-            connections,
-            manners,
-            deps.clock.clone(),
-        )?,
+        otlp: server.otlp(connections, manners, deps.clock.clone())?,
         tempo: tempo.clone(),
         process: Some(&process),
         stats: Arc::clone(&stats),

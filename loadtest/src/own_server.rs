@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 use crate::error::Error;
 use crate::measure::Process;
-use crate::target::{Manners, Tempo};
+use crate::target::{Compression, Manners, Otlp, Protocol, Tempo};
 
 /// How long a server may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -137,9 +137,15 @@ impl OwnServer {
         format!("http://{}", self.addresses.http)
     }
 
-    /// Where spans go.
-    pub(crate) fn otlp_url(&self) -> String {
-        format!("http://{}", self.addresses.grpc)
+    /// A sender to it over plain gRPC.
+    pub(crate) fn otlp(
+        &self,
+        connections: usize,
+        manners: Manners,
+        clock: Clock,
+    ) -> Result<Otlp, Error> {
+        let address = format!("http://{}", self.addresses.grpc);
+        Otlp::new(&address, Protocol::Grpc, Compression::None, connections, manners, clock)
     }
 
     /// Its process, also after a restart.

@@ -18,7 +18,7 @@ use crate::own_cluster::OwnCluster;
 use crate::own_server::Setup;
 use crate::report::Report;
 use crate::send::{Cast, Extent, Pace, Plan, run as send};
-use crate::target::{Answer, Compression, Manners, Otlp, Protocol, Seconds, Tempo};
+use crate::target::{Answer, Manners, Seconds, Tempo};
 use crate::verify::{Depth, Truth, verify};
 use crate::workload::{DataSet, GENERATOR_VERSION, TRACE_SPANS_MEAN};
 
@@ -101,14 +101,7 @@ pub async fn run(
     let stats = Arc::new(Stats::default());
     let process = cluster.first.process().clone();
     let cast = Cast {
-        otlp: Otlp::new(
-            &cluster.first.otlp_url(),
-            Protocol::Grpc,
-            Compression::None,
-            CONNECTIONS,
-            manners,
-            deps.clock.clone(),
-        )?,
+        otlp: cluster.first.otlp(CONNECTIONS, manners, deps.clock.clone())?,
         tempo: tempo.clone(),
         process: Some(&process),
         stats: Arc::clone(&stats),
