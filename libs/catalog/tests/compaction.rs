@@ -369,6 +369,20 @@ fn a_day_ends_up_in_few_objects() {
 }
 
 #[test]
+fn what_is_larger_than_its_share_of_a_job_is_not_merged_again() {
+    let mut world = flushed(9);
+    for request in 0..3 {
+        world.begin(request);
+        world.commit(0);
+    }
+    let now = UnixNanos(world.time);
+    assert_eq!(world.state.plan_job(&options(), now).unwrap().level, 2);
+    // Each of the three has 300 bytes.
+    let tight = CompactionOptions { input_bytes_max: 3 * 299, ..options() };
+    assert_eq!(world.state.plan_job(&tight, now), None);
+}
+
+#[test]
 fn a_job_whose_lease_ended_is_fenced_off() {
     let mut world = flushed(3);
     world.begin(1);

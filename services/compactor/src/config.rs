@@ -18,7 +18,8 @@ pub struct Config {
     pub lease: Span,
     /// So many blocks are merged as soon as they are there.
     pub fan_in: u32,
-    /// The most bytes of all inputs of a job.
+    /// The most bytes of all inputs of a job. A merged block larger than its share of that, by
+    /// `fan_in`, is not merged again.
     pub input_bytes_max: Bytes,
     /// How often a span is merged at most.
     pub levels: u32,
@@ -73,7 +74,7 @@ impl Default for Config {
             cpu_share: 0.5,
             poll_interval: Span::seconds(5),
             lease: Span::seconds(60),
-            fan_in: 12,
+            fan_in: 24,
             input_bytes_max: Bytes::mebi(512),
             levels: 2,
             window: Span::seconds(24 * HOUR),

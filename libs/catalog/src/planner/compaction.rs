@@ -31,7 +31,8 @@ const NEIGHBOURS_MAX: usize = 512;
 pub struct CompactionOptions {
     /// So many objects are merged as soon as they are there.
     pub fan_in: usize,
-    /// The most bytes of all inputs of a job.
+    /// The most bytes of all inputs of a job. A merged object larger than its share of that, by
+    /// `fan_in`, is not merged again.
     pub input_bytes_max: u64,
     /// How often a span is merged at most.
     pub levels: u32,
@@ -288,7 +289,12 @@ fn plan_merge(
         if group.level >= levels {
             return None;
         }
-        let small = |object: &&&ObjectMeta| object.size <= options.input_bytes_max / 2;
+        // Merging few large objects costs as much as it did before and gains little.
+        let share = match group.level {
+            0 => 2,
+            _ => u64::try_from(options.fan_in).unwrap_or(u64::MAX).max(2),
+        };
+        let small = |object: &&&ObjectMeta| object.size <= options.input_bytes_max / share;
         let small: Vec<&ObjectMeta> = objects.iter().filter(small).copied().collect();
         let ends = UnixNanos(group.window.saturating_add(1).saturating_mul(window));
         // While lower levels of the stretch still come up, this one is not complete.

@@ -46,6 +46,8 @@ def main():
     try:
         loadtest("run", server, "--spans", str(spans), "--otlp-url", f"http://{server.otlp_grpc}")
         server.flush()
+        taken = server.metric("process_cpu_seconds_total")
+        print(f"ingest and flush: {taken / spans * 1e6:.1f} CPU-seconds per million spans")
         size = sum(path.stat().st_size for path in (server.data / "bucket").rglob("*.clew"))
         print(f"{blocks_of(server)} objects, {size / spans:.1f} bytes per span")
         print("queries before:\n" + loadtest("queries", server), flush=True)
