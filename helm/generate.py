@@ -125,7 +125,7 @@ RULES = [
         "type": "integer", "minimum": 1, "maximum": 65535}}),
     ("hosts", TEXTS),
     ("hostnames", TEXTS),
-    ("tls", OBJECTS),
+    ("ingress.*.tls", OBJECTS),
     ("parentRefs", NAMED),
     ("relabelings", OBJECTS),
     ("metricRelabelings", OBJECTS),
@@ -139,7 +139,9 @@ RULES = [
 def rule(path):
     for pattern, schema in RULES:
         parts = pattern.split(".")
-        if path[-len(parts):] == parts and (len(parts) > 1 or len(path) == 1 or pattern not in TOP):
+        end = path[-len(parts):]
+        fits = len(end) == len(parts) and all(a in ("*", b) for a, b in zip(parts, end, strict=True))
+        if fits and (len(parts) > 1 or len(path) == 1 or pattern not in TOP):
             return schema
     return None
 

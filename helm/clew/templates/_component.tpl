@@ -76,6 +76,38 @@
 {{ include "clew.fullname" . }}-config
 {{- end -}}
 
+{{/* The certificate for port 9095: environment variables of a container, which commands in it take up, too. */}}
+{{- define "clew.rpcTlsEnv" -}}
+{{- if .Values.rpc.tls.existingSecret.name }}
+- {name: CLEW_RPC_TLS_CA_FILE, value: /etc/clew-rpc-tls/ca.crt}
+- {name: CLEW_RPC_TLS_CERT_FILE, value: /etc/clew-rpc-tls/tls.crt}
+- {name: CLEW_RPC_TLS_KEY_FILE, value: /etc/clew-rpc-tls/tls.key}
+- {name: CLEW_RPC_TLS_SERVER_NAME, value: {{ .Values.rpc.tls.serverName | quote }}}
+{{- end -}}
+{{- end -}}
+
+{{- define "clew.rpcTlsMount" -}}
+{{- if .Values.rpc.tls.existingSecret.name }}
+- {name: rpc-tls, mountPath: /etc/clew-rpc-tls, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "clew.rpcTlsVolume" -}}
+{{- with .Values.rpc.tls.existingSecret -}}
+{{- if .name }}
+- name: rpc-tls
+  secret:
+    secretName: {{ .name | quote }}
+    # For the owner and the pod's group.
+    defaultMode: 0440
+    items:
+      - {key: {{ .caKey | quote }}, path: ca.crt}
+      - {key: {{ .certKey | quote }}, path: tls.crt}
+      - {key: {{ .keyKey | quote }}, path: tls.key}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* Which secret holds which setting: environment variables of a container. */}}
 {{- define "clew.bucketEnv" -}}
 {{- with .Values.bucket.existingSecret -}}

@@ -153,6 +153,7 @@ spec:
           valueFrom: {fieldRef: {fieldPath: "metadata.labels['{{ $root.Values.ingester.zoneLabel }}']"}}
           {{- end }}
         {{- include "clew.bucketEnv" $root | nindent 8 }}
+        {{- include "clew.rpcTlsEnv" $root | nindent 8 }}
         {{- with $root.Values.global.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -192,6 +193,7 @@ spec:
         {{- if $root.Values.bucket.existingSecret.serviceAccountKey }}
         - {name: bucket-secret, mountPath: /etc/clew-bucket, readOnly: true}
         {{- end }}
+        {{- include "clew.rpcTlsMount" $root | nindent 8 }}
         {{- with $c.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -219,6 +221,7 @@ spec:
         items: [{key: {{ .serviceAccountKey }}, path: service-account.json}]
     {{- end }}
     {{- end }}
+    {{- include "clew.rpcTlsVolume" $root | nindent 4 }}
     {{- with $c.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -4,21 +4,22 @@ use clew_model::{TenantId, TraceId, UnixNanos};
 use clew_ring::{NodeId, ShardId};
 
 use crate::compaction::TenantSettings;
+use crate::feature::{FeatureLevel, FeatureRange};
 use crate::ident::{ClusterId, DeletionId, DiskId, Incarnation, JobId, ReplicaId, RequestId};
 use crate::key::ObjectKey;
 use crate::member::NodeState;
 use crate::member::Roles;
 use crate::object::ObjectMeta;
 use crate::outcome::{
-    ClusterOutcome, DeletionOutcome, FlushOutcome, GenerationOutcome, JobOutcome, LeadOutcome,
-    OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GenerationOutcome, JobOutcome,
+    LeadOutcome, OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
 };
 use crate::topology::ShardLead;
 use crate::wire;
 
 /// The version of the command encoding that this release writes. It grows when an older release
-/// would misread a command; a release that knows a new command must not propose it before every
-/// replica of the metastore can apply it.
+/// would misread every command. A new command, or a new field that changes what one does, leaves it
+/// as it is and belongs to a [`FeatureLevel`] instead: see [`Command::feature_level`].
 pub const COMMAND_VERSION: u32 = 1;
 
 /// The largest encoded command, in bytes.
@@ -62,6 +63,9 @@ pub struct RegisterNode {
     pub capacity: u32,
     /// The roles it runs.
     pub roles: Roles,
+    /// The feature levels that its release supports. Not kept: they are good for as long as the
+    /// process lives, which tells them again in its signs of life.
+    pub features: FeatureRange,
 }
 
 /// Asks for the replica id of a disk. The same disk gets the same id; it moves with the disk to
@@ -266,6 +270,22 @@ pub struct SetTenant {
     pub settings: TenantSettings,
 }
 
+/// Raises the level of features that may be used. One that the cluster has reached changes nothing.
+/// Not to be proposed before every member of the metastore supports the level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RaiseFeatureLevel {
+    /// The level.
+    pub to: FeatureLevel,
+}
+
+/// Takes a node out of the catalog that is gone for good, unless it holds replicas. One that is not
+/// gone comes back when its process starts the next time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForgetNode {
+    /// The node.
+    pub node: NodeId,
+}
+
 /// A change of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is documented at its content")]
@@ -289,6 +309,8 @@ pub enum Command {
     DeleteTraces(DeleteTraces),
     RemoveTenant(RemoveTenant),
     SetTenant(SetTenant),
+    RaiseFeatureLevel(RaiseFeatureLevel),
+    ForgetNode(ForgetNode),
 }
 
 impl Command {
@@ -304,7 +326,19 @@ impl Command {
                 | Command::PlaceShard(_)
                 | Command::SetNodeState(_)
                 | Command::AddGeneration(_)
+                | Command::RaiseFeatureLevel(_)
+                | Command::ForgetNode(_)
         )
+    }
+
+    /// The level that the cluster has to have before the command does anything; below it, releases
+    /// may be there that do not know it.
+    pub fn feature_level(&self) -> FeatureLevel {
+        match self {
+            Command::ForgetNode(_) => FeatureLevel::LEVELS_ARE_KEPT,
+            // What raises the level cannot wait for it: its proposer has asked every member.
+            _ => FeatureLevel::FIRST,
+        }
     }
 
     /// The command as bytes for the log, with the proposer's time.
@@ -361,4 +395,6 @@ requests! {
     DeleteTraces => DeletionOutcome, Outcome::Deletion(outcome) => outcome;
     RemoveTenant => DeletionOutcome, Outcome::Deletion(outcome) => outcome;
     SetTenant => (), Outcome::TenantSet => ();
+    RaiseFeatureLevel => FeatureLevel, Outcome::FeatureLevel(level) => level;
+    ForgetNode => ForgetOutcome, Outcome::Forget(outcome) => outcome;
 }

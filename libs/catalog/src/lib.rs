@@ -19,6 +19,7 @@
 //! - An object is live, dead, or unknown. What a compaction reads becomes dead in the command that
 //!   makes what it wrote live; dead ones become unknown only when their bytes are gone.
 //! - A live object is an input of one job at most.
+//! - The feature level never falls, and no command of a higher one changes anything.
 //! - Every command may be repeated: the second time changes nothing but the revision and the time
 //!   (and, for a node, when it was last seen).
 
@@ -27,6 +28,7 @@ mod command;
 mod compaction;
 mod deletion;
 mod error;
+mod feature;
 mod ident;
 mod key;
 mod member;
@@ -46,9 +48,9 @@ pub use changes::{Change, ChangeKind};
 pub use clew_ring::{MapGeneration, MapShard, NodeId, ShardId, ShardMap};
 pub use command::{
     AbandonJob, AddGeneration, BeginJob, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush,
-    CommitJob, ConfirmDeleted, CreateCluster, DeleteTraces, DropBlocks, IssueReplicaId, NoteLead,
-    OpenShardLog, PlaceShard, QuarantineBlock, RegisterNode, RemoveTenant, Removed, RenewJob,
-    Request, SetNodeState, SetTenant, Striking,
+    CommitJob, ConfirmDeleted, CreateCluster, DeleteTraces, DropBlocks, ForgetNode, IssueReplicaId,
+    NoteLead, OpenShardLog, PlaceShard, QuarantineBlock, RaiseFeatureLevel, RegisterNode,
+    RemoveTenant, Removed, RenewJob, Request, SetNodeState, SetTenant, Striking,
 };
 pub use compaction::{
     DeadObject, JOB_INPUTS_MAX, Job, JobSpec, LEVEL_MAX, Retention, STRIKES_MAX,
@@ -56,6 +58,7 @@ pub use compaction::{
 };
 pub use deletion::{DELETION_QUERY_BYTES_MAX, DELETION_TRACES_MAX, Deletion, DeletionScope};
 pub use error::DecodeError;
+pub use feature::{FeatureLevel, FeatureRange, LevelPlan, Signs, plan_feature_level};
 pub use ident::{
     ClusterId, DeletionId, DiskId, Incarnation, JobId, LogPoint, ReplicaId, RequestId,
 };
@@ -64,8 +67,8 @@ pub use member::{NodeInfo, NodeState, Roles};
 pub use memory::{Answered, MemoryCatalog};
 pub use object::{OBJECT_BYTES_MAX, OBJECT_TENANTS_MAX, ObjectError, ObjectMeta, TenantBlock};
 pub use outcome::{
-    ClusterOutcome, DeletionOutcome, FlushOutcome, GenerationOutcome, JobOutcome, LeadOutcome,
-    OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GenerationOutcome, JobOutcome,
+    LeadOutcome, OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
 };
 pub use planner::{CompactionOptions, PlannedJob, plan_places};
 pub use sound::Unsound;

@@ -4,6 +4,7 @@
 use clew_model::ErrorKind;
 
 use crate::error::DecodeError;
+use crate::feature::FeatureLevel;
 use crate::ident::{ClusterId, DeletionId, Incarnation, JobId, LogPoint, ReplicaId};
 
 /// The answer to [`crate::CreateCluster`].
@@ -151,6 +152,15 @@ pub enum GenerationOutcome {
     },
 }
 
+/// The answer to [`crate::ForgetNode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForgetOutcome {
+    /// The catalog does not know it any more.
+    Forgotten,
+    /// A shard has a replica there, or may still need it.
+    HoldsReplicas,
+}
+
 /// Why a command changed nothing, for every kind of command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -159,6 +169,17 @@ pub enum Refusal {
     Unsupported {
         /// The version of its encoding.
         version: u32,
+    },
+    /// A command that the cluster may use only when no node is left that does not know it.
+    #[error(
+        "the cluster is at feature level {level} and this needs {needs}: it rises when every node \
+         runs a release that supports it"
+    )]
+    NotYet {
+        /// The level that the command needs.
+        needs: FeatureLevel,
+        /// The level that the cluster has.
+        level: FeatureLevel,
     },
     /// Bytes that are no command.
     #[error("the command cannot be decoded")]
@@ -204,7 +225,9 @@ impl Refusal {
     /// What the caller should do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Refusal::Unsupported { .. } | Refusal::NoCluster => ErrorKind::Unavailable,
+            Refusal::Unsupported { .. } | Refusal::NotYet { .. } | Refusal::NoCluster => {
+                ErrorKind::Unavailable
+            }
             Refusal::Malformed | Refusal::Invalid { .. } => ErrorKind::Invalid,
             Refusal::UnknownNode | Refusal::UnknownReplica { .. } => ErrorKind::NotFound,
             Refusal::Full { .. } => ErrorKind::Overloaded,
@@ -244,6 +267,10 @@ pub enum Outcome {
     Deletion(DeletionOutcome),
     /// Of [`crate::SetTenant`].
     TenantSet,
+    /// Of [`crate::RaiseFeatureLevel`]: the level that the cluster has.
+    FeatureLevel(FeatureLevel),
+    /// Of [`crate::ForgetNode`].
+    Forget(ForgetOutcome),
     /// Of any command: nothing changed.
     Refused(Refusal),
 }

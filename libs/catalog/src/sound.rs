@@ -105,6 +105,7 @@ mod tests {
                 zone: String::new(),
                 capacity: 1,
                 roles: Roles::ALL,
+                features: FeatureRange::default(),
             }),
             Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node }),
             Command::OpenShardLog(OpenShardLog {

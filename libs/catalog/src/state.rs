@@ -5,6 +5,7 @@
 
 mod compaction;
 mod deletions;
+mod features;
 mod logs;
 mod members;
 mod places;
@@ -21,6 +22,7 @@ use crate::changes::{Change, ChangeKind, ChangeLog};
 use crate::command::Command;
 use crate::compaction::{DeadObject, Job, Strikes, TenantSettings};
 use crate::deletion::Deletion;
+use crate::feature::FeatureLevel;
 use crate::ident::{
     ClusterId, DeletionId, DiskId, Incarnation, JobId, LogPoint, ReplicaId, RequestId,
 };
@@ -92,6 +94,8 @@ pub struct State {
     pub(crate) cluster: Option<ClusterId>,
     /// The catalog's own incarnation: 1 when created, higher after each restore of a backup.
     pub(crate) incarnation: u64,
+    /// The level of features that may be used.
+    pub(crate) feature_level: FeatureLevel,
     pub(crate) generations: Vec<Generation>,
     pub(crate) nodes: BTreeMap<NodeId, NodeInfo>,
     pub(crate) replicas: BTreeMap<DiskId, ReplicaInfo>,
@@ -152,6 +156,9 @@ impl State {
             Ok(decoded) => decoded,
             Err(refusal) => return Outcome::Refused(refusal),
         };
+        if let Err(refusal) = self.check_level(&command) {
+            return Outcome::Refused(refusal);
+        }
         self.now = self.now.max(at);
         let moves = command.moves_topology();
         if self.cluster.is_none() && !matches!(command, Command::CreateCluster(_)) {
@@ -177,6 +184,8 @@ impl State {
             Command::DeleteTraces(command) => self.delete_traces(command),
             Command::RemoveTenant(command) => self.remove_tenant(command),
             Command::SetTenant(command) => self.set_tenant(command),
+            Command::RaiseFeatureLevel(command) => Ok(self.raise_feature_level(&command)),
+            Command::ForgetNode(command) => self.forget_node(&command),
         };
         if moves && result.is_ok() {
             self.topology_revision = self.revision;
@@ -198,6 +207,7 @@ impl State {
         Topology {
             revision: self.topology_revision,
             cluster: self.cluster,
+            feature_level: self.feature_level,
             nodes: self.nodes.values().cloned().collect(),
             replicas: self.replicas.values().cloned().collect(),
             generations: self.generations.clone(),
@@ -223,6 +233,11 @@ impl State {
     /// The catalog's own incarnation: 1 when created, higher after each restore of a backup.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// The level of features that may be used.
+    pub fn feature_level(&self) -> FeatureLevel {
+        self.feature_level
     }
 
     /// The live map generations, ascending.

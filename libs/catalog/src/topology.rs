@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clew_ring::{NodeId, ShardId, ShardMap};
 
 use crate::error::DecodeError;
+use crate::feature::FeatureLevel;
 use crate::ident::{ClusterId, Incarnation, ReplicaId};
 use crate::member::NodeInfo;
 use crate::state::{Generation, ReplicaInfo, map_of};
@@ -76,6 +77,8 @@ pub struct Topology {
     pub revision: u64,
     /// The cluster, once created.
     pub cluster: Option<ClusterId>,
+    /// The level of features that may be used.
+    pub feature_level: FeatureLevel,
     /// The nodes that ever registered, by name.
     pub nodes: Vec<NodeInfo>,
     /// The replicas ever issued.

@@ -15,6 +15,7 @@ use clew_model::{TenantId, TraceId, UnixNanos};
 use clew_ring::{MapGeneration, MapShard, NodeId, SHARDS_MAX, ShardId};
 
 use crate::error::DecodeError;
+use crate::feature::FeatureLevel;
 use crate::ident::{Incarnation, JobId, LogPoint, ReplicaId};
 use crate::key::{CompactedKey, FlushKey, ObjectKey};
 use crate::member::{NodeInfo, NodeState, Roles};
@@ -176,6 +177,15 @@ pub(crate) struct ReplicaMessage {
     pub(crate) disk: Vec<u8>,
     #[prost(string, tag = "3")]
     pub(crate) node: String,
+}
+
+/// A feature level as a number. The first is not written: releases before levels wrote none.
+pub(crate) fn level_number(level: FeatureLevel) -> u32 {
+    if level == FeatureLevel::FIRST { 0 } else { level.0 }
+}
+
+pub(crate) fn level(number: u32) -> FeatureLevel {
+    FeatureLevel(number.max(FeatureLevel::FIRST.0))
 }
 
 /// The content of an id of 16 bytes.

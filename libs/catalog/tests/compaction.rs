@@ -59,6 +59,7 @@ fn opened() -> State {
             zone: String::new(),
             capacity: 1,
             roles: Roles::ALL,
+            features: FeatureRange::default(),
         }),
         Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node }),
         open(0),

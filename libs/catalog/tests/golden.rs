@@ -43,6 +43,7 @@ fn history() -> Vec<(UnixNanos, Command)> {
             zone: "eu-1a".to_owned(),
             capacity: 4,
             roles: Roles::ALL,
+            features: FeatureRange::default(),
         }),
         Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0xd1; 16]), node }),
         Command::OpenShardLog(OpenShardLog {
@@ -150,6 +151,39 @@ fn life(object: &dyn Fn(u64, u64, u64) -> ObjectMeta) -> Vec<Command> {
     ]
 }
 
+/// What there is since feature level 2.
+fn since_level_2() -> Vec<(UnixNanos, Command)> {
+    let (kept, gone) = ("ingester-0", "querier-9");
+    let register = |name: &str, roles| {
+        Command::RegisterNode(RegisterNode {
+            node: NodeId::parse(name).unwrap(),
+            addr: "10.0.0.7:9095".to_owned(),
+            zone: "eu-1a".to_owned(),
+            capacity: 4,
+            roles,
+            features: FeatureRange::OURS,
+        })
+    };
+    let commands = vec![
+        register(kept, Roles::ALL),
+        Command::RaiseFeatureLevel(RaiseFeatureLevel { to: FeatureLevel::LEVELS_ARE_KEPT }),
+        register(gone, Roles::QUERIER),
+        Command::ForgetNode(ForgetNode { node: NodeId::parse(gone).unwrap() }),
+    ];
+    let start = 1_700_000_200_000_000_000;
+    commands.into_iter().zip(0..).map(|(c, at)| (UnixNanos(start + at), c)).collect()
+}
+
+/// What history adds up to.
+fn state_after(history: &[(UnixNanos, Command)]) -> State {
+    let mut state = State::new();
+    for ((at, command), index) in history.iter().zip(1..) {
+        let outcome = state.apply(index, &command.encode(*at));
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    }
+    state
+}
+
 fn golden(name: &str, written: &[u8]) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let hex = |bytes: &[u8]| {
@@ -165,26 +199,103 @@ fn golden(name: &str, written: &[u8]) -> Vec<u8> {
 
 #[test]
 fn commands_are_written_as_ever() {
+    for (name, history) in
+        [("commands-v1.hex", history()), ("commands-level-2.hex", since_level_2())]
+    {
+        written_as_ever(name, history);
+    }
+}
+
+fn written_as_ever(name: &str, history: Vec<(UnixNanos, Command)>) {
     let mut log = Vec::new();
-    for (at, command) in history() {
+    for (at, command) in history {
         let bytes = command.encode(at);
         assert_eq!(Command::decode(&bytes), Ok((at, command)));
         log.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
         log.extend(bytes);
     }
-    assert_eq!(golden("commands-v1.hex", &log), log);
+    assert_eq!(golden(name, &log), log);
 }
 
 #[test]
-fn a_snapshot_of_version_1_opens() {
-    let mut state = State::new();
-    for ((at, command), index) in history().iter().zip(1..) {
-        let outcome = state.apply(index, &command.encode(*at));
-        assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+fn snapshots_of_each_level_open() {
+    let all = [history(), since_level_2()].concat();
+    for (name, history) in [("snapshot-v1.hex", history()), ("snapshot-level-2.hex", all)] {
+        opens(name, &state_after(&history));
     }
-    let stored = golden("snapshot-v1.hex", &state.encode());
+}
+
+fn opens(name: &str, state: &State) {
+    let stored = golden(name, &state.encode());
     let opened = State::decode(&stored).unwrap();
-    assert_eq!(opened, state);
+    assert_eq!(opened, *state);
     assert_eq!(opened.encode(), stored);
     assert_eq!(opened.view(&[]), state.view(&[]));
+}
+
+/// The message with fields that no release knows yet, in itself and in the messages in it that the
+/// paths lead to (`10.1` is field 1 of field 10).
+fn grown(message: &[u8], paths: &[&str]) -> Vec<u8> {
+    use clew_model::wire::{
+        Reader, Value, put_bytes_field, put_fixed32_field, put_fixed64_field, put_varint_field,
+    };
+    let mut out = Vec::new();
+    for field in Reader::new(message) {
+        let field = field.unwrap();
+        let number = field.number.to_string();
+        match field.value {
+            Value::Varint(value) => put_varint_field(&mut out, field.number, value),
+            Value::Fixed64(value) => put_fixed64_field(&mut out, field.number, value),
+            Value::Fixed32(value) => put_fixed32_field(&mut out, field.number, value),
+            Value::Bytes(bytes) if paths.contains(&&*number) => {
+                let within: Vec<&str> = paths
+                    .iter()
+                    .filter_map(|path| path.strip_prefix(&*number)?.strip_prefix('.'))
+                    .collect();
+                put_bytes_field(&mut out, field.number, &grown(bytes, &within));
+            }
+            Value::Bytes(bytes) => put_bytes_field(&mut out, field.number, bytes),
+        }
+    }
+    put_varint_field(&mut out, 1_000, 7);
+    put_bytes_field(&mut out, 1_001, b"of a later release");
+    put_fixed64_field(&mut out, 1_002, u64::MAX);
+    put_fixed32_field(&mut out, 1_003, 1);
+    out
+}
+
+#[test]
+fn what_a_later_release_adds_is_passed_over() {
+    let all = [history(), since_level_2()].concat();
+    let state = state_after(&all);
+    let snapshot = grown(
+        &state.encode(),
+        &[
+            "7", "7.2", "8", "9", "10", "10.1", "10.1.3", "10.5", "12", "12.1", "12.4", "12.7",
+            "13", "13.1", "14", "14.6", "16", "16.1", "16.1.1", "16.1.4", "16.1.7", "17", "17.1",
+            "18", "19",
+        ],
+    );
+    assert!(snapshot.len() > state.encode().len() + 1_000, "little was added");
+    assert_eq!(State::decode(&snapshot).unwrap().encode(), state.encode());
+    let topology = state.topology();
+    let more = ["4", "5", "6", "6.2", "7", "7.5"];
+    assert_eq!(Topology::decode(&grown(&topology.encode(), &more)).unwrap(), topology);
+    let view = state.view(&[]);
+    let more = ["5", "5.2", "6", "6.3", "9", "10", "11", "11.1"];
+    assert_eq!(View::decode(&grown(&view.encode(), &more)).unwrap(), view);
+    let mut replayed = State::new();
+    for ((at, command), index) in all.iter().zip(1..) {
+        let more = [
+            "10", "11", "11.6", "12", "13", "14", "14.1", "14.1.1", "14.1.4", "14.1.7", "15",
+            "15.1", "16", "16.3", "17", "18", "19", "20", "20.1", "21", "22", "22.2", "22.2.1",
+            "22.2.7", "22.3", "22.4", "23", "23.2", "23.2.1", "24", "24.1", "24.2", "24.2.1", "25",
+            "25.1", "26", "27", "28", "28.1", "29", "30",
+        ];
+        let bytes = grown(&command.encode(*at), &more);
+        assert_eq!(Command::decode(&bytes), Ok((*at, command.clone())));
+        let outcome = replayed.apply(index, &bytes);
+        assert_eq!(Outcome::decode(&grown(&outcome.encode(), &["3"])), Ok(outcome));
+    }
+    assert_eq!(replayed.state_hash(), state.state_hash());
 }

@@ -60,6 +60,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                 zone: String::new(),
                 capacity,
                 roles: Roles::ALL,
+                features: FeatureRange::default(),
             })
         }),
         2 => (0..4u8, node.clone()).prop_map(|(disk, node)| {
@@ -130,6 +131,7 @@ fn opened() -> State {
             zone: "a".to_owned(),
             capacity: 1,
             roles: Roles::ALL,
+            features: FeatureRange::default(),
         }),
         Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node }),
     ];

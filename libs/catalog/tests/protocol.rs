@@ -20,6 +20,7 @@ fn register(catalog: &MemoryCatalog, node: &str) -> NodeId {
         zone: "eu-1a".to_owned(),
         capacity: 4,
         roles: Roles::INGESTER.with(Roles::QUERIER),
+        features: FeatureRange::default(),
     };
     catalog.propose(request, AT).unwrap();
     node
@@ -38,6 +39,7 @@ fn pods_that_come_and_go_under_new_names_do_not_fill_the_catalog() {
             zone: String::new(),
             capacity: 1,
             roles: Roles::QUERIER.with(Roles::DISTRIBUTOR),
+            features: FeatureRange::default(),
         };
         catalog.propose(request, UnixNanos(AT.0 + n)).unwrap();
     }

@@ -1,5 +1,5 @@
-//! Serving HTTP/1.1 and HTTP/2 (clear text, gRPC included) on one listener, with the limits that a
-//! public port needs: connections, header time, header size, streams; and a bounded drain.
+//! Serving HTTP/1.1 and HTTP/2 (gRPC included) on one listener, in plain text or encrypted, with the
+//! limits that a public port needs: connections, header time, header size, streams; and a bounded drain.
 
 mod open_files;
 mod watched;
@@ -15,11 +15,13 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 
 use self::watched::Watched;
+use crate::tls::Credentials;
 use crate::{Clock, Stop, Tasks};
 
 /// Limits of one listener.
@@ -53,26 +55,48 @@ impl Default for Limits {
     }
 }
 
+/// A socket that takes connections, and what encrypts them.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    credentials: Option<Credentials>,
+}
+
+impl Listener {
+    /// A listener in plain text, unless there are credentials.
+    pub fn new(socket: TcpListener, credentials: Option<Credentials>) -> Listener {
+        Listener { socket, credentials }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Listener {
+        Listener::new(socket, None)
+    }
+}
+
 /// Serves `router` on `listener` until `stop`, then drains: requests that are open may finish within
 /// [`Limits::drain`], then their connections are cut.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     router: Router,
     limits: Limits,
     clock: Clock,
     tasks: Tasks,
     stop: Stop,
 ) {
-    let builder = Arc::new(connection_builder(&limits));
-    let graceful = GracefulShutdown::new();
+    let Listener { socket, credentials } = listener.into();
     let connections_max = limits.connections_max.min(open_files::connections_max());
     let open = Arc::new(Semaphore::new(connections_max));
+    let builder = connection_builder(&limits);
+    let server = Arc::new(Server { builder, router, clock: clock.clone(), limits: limits.clone() });
+    let graceful = GracefulShutdown::new();
     let cut = Stop::new();
     loop {
         let Some(Ok(permit)) = stop.or(open.clone().acquire_owned()).await else { break };
-        let Some(accepted) = stop.or(listener.accept()).await else { break };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let Some(accepted) = stop.or(socket.accept()).await else { break };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file handles or a connection that broke before we took it: both pass.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -82,21 +106,57 @@ pub async fn serve(
         };
         // Nagle's algorithm only delays small answers; failing to switch it off costs latency alone.
         let _ = stream.set_nodelay(true);
-        let stream = Watched::new(stream, &clock, limits.header_timeout, limits.stall_timeout);
         let watcher = graceful.watcher();
-        let builder = builder.clone();
-        let router = router.clone();
-        let cut = cut.clone();
+        let (server, credentials) = (server.clone(), credentials.clone());
+        let (stop, cut) = (stop.clone(), cut.clone());
         tasks.spawn(async move {
             // Whoever waits for the tasks does not wait for a client that never finishes.
-            cut.or(serve_connection(stream, router, &builder, watcher)).await;
+            match credentials {
+                None => {
+                    cut.or(server.serve(stream, watcher)).await;
+                }
+                Some(credentials) => {
+                    let within = server.limits.header_timeout;
+                    let accepted = stop.or(Box::pin(credentials.accept(stream, peer, within)));
+                    if let Some(Some(stream)) = accepted.await {
+                        cut.or(server.serve(stream, watcher)).await;
+                    }
+                }
+            }
             drop(permit);
         });
     }
-    drop(listener);
+    drop(socket);
     if clock.timeout(limits.drain, graceful.shutdown()).await.is_none() {
         tracing::warn!("requests were still open at the end of the drain");
         cut.stop();
+    }
+}
+
+/// What every connection of a listener needs.
+struct Server {
+    builder: auto::Builder<TokioExecutor>,
+    router: Router,
+    clock: Clock,
+    limits: Limits,
+}
+
+impl Server {
+    async fn serve<S>(&self, stream: S, watcher: hyper_util::server::graceful::Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Limits { header_timeout, stall_timeout, .. } = self.limits;
+        let stream = Watched::new(stream, &self.clock, header_timeout, stall_timeout);
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let router = router.clone();
+            async move { call(router, request).await }
+        });
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended early");
+        }
     }
 }
 
@@ -119,22 +179,6 @@ fn connection_builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn serve_connection(
-    stream: Watched<TcpStream>,
-    router: Router,
-    builder: &auto::Builder<TokioExecutor>,
-    watcher: hyper_util::server::graceful::Watcher,
-) {
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let router = router.clone();
-        async move { call(router, request).await }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection ended early");
-    }
-}
-
 async fn call(router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let mut service = router.into_service::<Incoming>();
     let ready = match service.ready().await {
@@ -149,6 +193,7 @@ mod tests {
     use axum::routing::{get, post};
     use clew_model::UnixNanos;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::clock::ManualTime;

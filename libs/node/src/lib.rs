@@ -17,6 +17,7 @@ pub mod status;
 pub mod stop;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;
 
 pub use clock::Clock;
 pub use cpu::{CpuTime, Phase};

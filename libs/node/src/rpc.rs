@@ -1,22 +1,21 @@
 //! One transport type for generated gRPC clients, whether the server is in this process or behind
 //! a socket. Roles are written against clients over [`Channel`] and cannot tell the difference.
 
+mod dialer;
 mod fail_over;
+mod link;
 mod pool;
 
 use std::convert::Infallible;
-use std::time::Duration;
 
-use clew_model::ErrorKind;
 use futures::future::BoxFuture;
 use tonic::body::Body;
-use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
+pub use self::dialer::Dialer;
 use self::fail_over::FailOver;
 pub use self::pool::Pool;
-use crate::Problem;
 
 /// The largest message between roles, in bytes: a log entry or an answer with its framing.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -40,29 +39,6 @@ impl Channel {
         S::Future: Send + 'static,
     {
         Channel(BoxCloneSyncService::new(server.map_err(|never| match never {})))
-    }
-
-    /// A channel to `http://host:port`, connected on first use and again after failures.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] when the address is no URI.
-    pub fn connect(uri: &str) -> Result<Channel, Problem> {
-        let endpoint = Endpoint::from_shared(uri.to_owned()).map_err(|error| {
-            Problem::new(
-                ErrorKind::Invalid,
-                "bad_address",
-                format!("no gRPC address: {uri}: {error}"),
-            )
-        })?;
-        let channel = endpoint
-            .connect_timeout(Duration::from_secs(2))
-            // A link that was cut is noticed in time for an election, and its connection made anew.
-            .http2_keep_alive_interval(Duration::from_secs(3))
-            .keep_alive_timeout(Duration::from_secs(3))
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true)
-            .connect_lazy();
-        Ok(Channel(BoxCloneSyncService::new(channel.map_err(BoxError::from))))
     }
 
     /// A channel to one of several servers that can stand in for each other: the same one until it

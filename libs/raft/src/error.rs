@@ -103,6 +103,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The state is one that this process must not go on from.
+    #[error("{0}")]
+    Unable(String),
     /// Reading the database, or opening it, failed.
     #[error("the log database failed: {0}")]
     Database(String),
@@ -127,7 +130,7 @@ impl Error {
             | Error::StoreFailed(_)
             | Error::Closed => ErrorKind::Unavailable,
             Error::Overloaded { .. } => ErrorKind::Overloaded,
-            Error::TooLarge { .. } | Error::Invalid(_) => ErrorKind::Invalid,
+            Error::TooLarge { .. } | Error::Invalid(_) | Error::Unable(_) => ErrorKind::Invalid,
             Error::Purged { .. } | Error::NotOpen(_) => ErrorKind::NotFound,
             Error::Members(_) | Error::AlreadyOpen(_) => ErrorKind::Conflict,
             Error::WrongReplica { .. } => ErrorKind::Fenced,

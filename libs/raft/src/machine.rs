@@ -36,6 +36,15 @@ pub trait StateMachine: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Corrupt`] if the bytes are not a snapshot; the replica stops.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), Error>;
+
+    /// Whether this process can go on from the state: asked after each command and snapshot. The
+    /// replica stops where it is if not, and another release can take it up from there.
+    ///
+    /// # Errors
+    /// [`Error::Unable`] with the reason.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A [`StateMachine`] under openraft's control.
@@ -59,7 +68,11 @@ impl<S: StateMachine> Machine<S> {
     ) -> Result<Machine<S>, Error> {
         let (from, to) = (Arc::clone(&store), Arc::clone(&state));
         let meta = runtime::blocking(move || match from.load_snapshot(group)? {
-            Some((meta, bytes)) => to.write().restore(&bytes).map(|()| meta),
+            Some((meta, bytes)) => {
+                let mut state = to.write();
+                state.restore(&bytes)?;
+                state.check().map(|()| meta)
+            }
             None => Ok(SnapshotMeta::default()),
         })
         .await?;
@@ -79,9 +92,10 @@ impl<S: StateMachine> Machine<S> {
         self.reached.subscribe()
     }
 
-    fn apply_one(&mut self, entry: RaftEntry) -> Reply {
-        self.applied = Some(entry.log_id);
-        match entry.payload {
+    fn apply_one(&mut self, entry: RaftEntry) -> Result<Reply, StorageError> {
+        let log_id = entry.log_id;
+        self.applied = Some(log_id);
+        let reply = match entry.payload {
             EntryPayload::Blank => Reply::none(),
             EntryPayload::Normal(command) => match command {
                 Command::Data(data) => {
@@ -94,7 +108,9 @@ impl<S: StateMachine> Machine<S> {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Reply::none()
             }
-        }
+        };
+        self.state.read().check().map_err(|error| StorageIOError::apply(log_id, &error))?;
+        Ok(reply)
     }
 }
 
@@ -114,7 +130,7 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
     {
         let replies = entries.into_iter().map(|entry| self.apply_one(entry)).collect();
         self.reached.send_replace(self.applied.map_or(0, |id| id.index));
-        Ok(replies)
+        replies
     }
 
     /// The state is taken here, between two applies; what is left to the builder is the disk.
@@ -146,7 +162,11 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
         let failed = |error: Error| StorageIOError::write_snapshot(Some(meta.signature()), &error);
         let state = Arc::clone(&self.state);
         let bytes = snapshot.into_inner();
-        let restored = runtime::blocking(move || state.write().restore(&bytes).map(|()| bytes));
+        let restored = runtime::blocking(move || {
+            let mut state = state.write();
+            state.restore(&bytes)?;
+            state.check().map(|()| bytes)
+        });
         let bytes = restored.await.map_err(failed)?;
         let saving = self.saving.lock().await;
         self.store.save_snapshot(self.group, meta, &bytes).await.map_err(failed)?;

@@ -8,7 +8,8 @@ use clew_block::Block;
 use clew_catalog::{ObjectKey, ObjectMeta, TenantBlock, View};
 use clew_model::otlp::{IdStyle, write_resource_spans_json_as};
 use clew_model::{TenantId, Trace};
-use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
+use clew_node::rpc::MESSAGE_BYTES_MAX;
+use clew_node::tls::MutualConfig;
 use clew_node::{Deps, Problem};
 use clew_proto::metastore::v1::ViewRequest;
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
@@ -17,28 +18,30 @@ use serde_json::{Value, json};
 
 use crate::cli::{Analyse, BlockCommand, Blocks};
 use crate::config::Config;
+use crate::member::{Member, Reached};
 
 /// Threads that decode.
 const COMPUTE_THREADS: usize = 2;
 
 /// Does what `clew block` was told; what comes out goes to `print` bit by bit.
 pub(crate) async fn run(blocks: Blocks, print: &mut dyn FnMut(&str)) -> Result<(), String> {
-    let Blocks { addr, command } = blocks;
+    let Blocks { member, command } = blocks;
     match command {
         BlockCommand::List { tenant, json } => {
-            let view = view(&addr, tenant.as_deref()).await?;
+            let metastore = member.reach(MutualConfig::default())?;
+            let view = view(&metastore, tenant.as_deref()).await?;
             print(&if json { list_json(&view) } else { list_text(&view) });
         }
         BlockCommand::Show { object, options } => {
-            let (bucket, object) = opened(options, &addr, &object).await?;
+            let (bucket, object) = opened(options, member, &object).await?;
             for place in &object.tenants {
                 let block = open(&bucket, object.key, place).await?;
                 print(&format!("{:#}\n", describe(&object, place, &block)));
             }
         }
         BlockCommand::Verify { objects, options } => {
-            let bucket = bucket(options)?;
-            let view = view(&addr, None).await?;
+            let (bucket, metastore) = bucket_and_metastore(options, member)?;
+            let view = view(&metastore, None).await?;
             let all = every_object(&view);
             let wanted = |key: &ObjectKey| {
                 objects.is_empty() || objects.iter().any(|name| *name == key.to_string())
@@ -60,7 +63,7 @@ pub(crate) async fn run(blocks: Blocks, print: &mut dyn FnMut(&str)) -> Result<(
             }
         }
         BlockCommand::Export { object, tenant, options } => {
-            let (bucket, object) = opened(options, &addr, &object).await?;
+            let (bucket, object) = opened(options, member, &object).await?;
             for place in &object.tenants {
                 if tenant.as_ref().is_some_and(|tenant| *tenant != place.tenant.as_str()) {
                     continue;
@@ -74,9 +77,9 @@ pub(crate) async fn run(blocks: Blocks, print: &mut dyn FnMut(&str)) -> Result<(
 
 /// Does what `clew analyse` was told.
 pub(crate) async fn analyse(analyse: Analyse, print: &mut dyn FnMut(&str)) -> Result<(), String> {
-    let Analyse { addr, tenant, top, options } = analyse;
-    let bucket = bucket(options)?;
-    let view = view(&addr, tenant.as_deref()).await?;
+    let Analyse { member, tenant, top, options } = analyse;
+    let (bucket, metastore) = bucket_and_metastore(options, member)?;
+    let view = view(&metastore, tenant.as_deref()).await?;
     let mut sections: BTreeMap<String, u64> = BTreeMap::new();
     let mut keys: BTreeMap<(String, String), [u64; 3]> = BTreeMap::new();
     let (mut bytes, mut spans, mut blocks) = (0u64, 0u64, 0u64);
@@ -119,20 +122,25 @@ fn ratio(bytes: u64, spans: u64) -> f64 {
 }
 
 /// The catalog's view of one tenant, or of all.
-pub(crate) async fn view(addr: &str, tenant: Option<&str>) -> Result<View, String> {
-    let channel = Channel::connect(&format!("http://{addr}")).map_err(|e| e.to_string())?;
+pub(crate) async fn view(metastore: &Reached, tenant: Option<&str>) -> Result<View, String> {
+    let Reached { addr, channel } = metastore;
     let mut client =
-        MetastoreServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        MetastoreServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let tenants = tenant.map(str::to_owned).into_iter().collect();
     let answer = client.view(ViewRequest { tenants, ..ViewRequest::default() }).await;
     let answer = answer.map_err(|status| format!("{addr}: {}", Problem::from(status)))?;
     View::decode(&answer.into_inner().view).map_err(|error| format!("{addr}: {error}"))
 }
 
-pub(crate) fn bucket(options: crate::cli::Options) -> Result<Bucket, String> {
+/// What the settings say of both.
+pub(crate) fn bucket_and_metastore(
+    options: crate::cli::Options,
+    member: Member,
+) -> Result<(Bucket, Reached), String> {
     let config: Config = options.load().map_err(|error| error.to_string())?;
     let deps = Deps::system(COMPUTE_THREADS);
-    Bucket::open(&config.bucket(), &deps).map_err(|error| error.to_string())
+    let bucket = Bucket::open(&config.bucket(), &deps).map_err(|error| error.to_string())?;
+    Ok((bucket, member.reach(config.rpc.tls)?))
 }
 
 /// Each live object of the view once, with all blocks the view shows of it.
@@ -150,12 +158,12 @@ fn every_block(view: &View) -> Vec<(TenantId, Arc<ObjectMeta>)> {
 
 async fn opened(
     options: crate::cli::Options,
-    addr: &str,
+    member: Member,
     name: &str,
 ) -> Result<(Bucket, Arc<ObjectMeta>), String> {
-    let bucket = bucket(options)?;
+    let (bucket, metastore) = bucket_and_metastore(options, member)?;
     let key = ObjectKey::parse(name).map_err(|error| error.to_string())?;
-    let view = view(addr, None).await?;
+    let view = view(&metastore, None).await?;
     let object = every_object(&view).remove(&key);
     let object = object.ok_or_else(|| format!("the catalog has no live object {name}"))?;
     Ok((bucket, object))

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clew_node::config::ConfigError;
 
 use crate::config::{Config, Role};
+use crate::member::Member;
 
 /// A horizontally scaled trace store and query cluster: OTLP in, the Tempo API out.
 #[derive(Debug, Parser)]
@@ -129,18 +130,16 @@ pub(crate) enum TenantCommand {
         /// Bytes in the bucket past which the oldest spans go; 0 for no bound
         #[arg(long, value_name = "BYTES")]
         retention_bytes: Option<u64>,
-        /// The internal address of a node that runs the metastore
-        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095")]
-        addr: String,
+        #[command(flatten)]
+        member: Member,
     },
 }
 
 /// A look into blocks.
 #[derive(Debug, Args)]
 pub(crate) struct Blocks {
-    /// The internal address of a node that runs the metastore
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095", global = true)]
-    pub(crate) addr: String,
+    #[command(flatten)]
+    pub(crate) member: Member,
     #[command(subcommand)]
     pub(crate) command: BlockCommand,
 }
@@ -185,9 +184,8 @@ pub(crate) enum BlockCommand {
 /// What the bytes are spent on.
 #[derive(Debug, Args)]
 pub(crate) struct Analyse {
-    /// The internal address of a node that runs the metastore
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095")]
-    pub(crate) addr: String,
+    #[command(flatten)]
+    pub(crate) member: Member,
     /// Of this tenant only
     #[arg(long)]
     pub(crate) tenant: Option<String>,
@@ -201,9 +199,8 @@ pub(crate) struct Analyse {
 /// A comparison of catalog and bucket.
 #[derive(Debug, Args)]
 pub(crate) struct Fsck {
-    /// The internal address of a node that runs the metastore
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095")]
-    pub(crate) addr: String,
+    #[command(flatten)]
+    pub(crate) member: Member,
     /// Also read every block and check its checksums
     #[arg(long)]
     pub(crate) verify: bool,
@@ -266,9 +263,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// What can be asked of a cluster.
 #[derive(Debug, Args)]
 pub(crate) struct Cluster {
-    /// The internal address of a node that runs the metastore
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9095", global = true)]
-    pub(crate) addr: String,
+    #[command(flatten)]
+    pub(crate) member: Member,
     #[command(subcommand)]
     pub(crate) command: ClusterCommand,
 }
@@ -300,6 +296,11 @@ pub(crate) enum ClusterCommand {
         /// The name of the set and how many nodes it will have; its nodes are NAME-0, NAME-1 and so on
         #[arg(value_name = "NAME=COUNT", required = true, value_parser = crate::scale::target)]
         targets: Vec<crate::scale::Target>,
+    },
+    /// Take a node out of the catalog that is gone for good and holds nothing
+    Forget {
+        /// The node's name
+        node: String,
     },
     /// Give up the log of a shard that lost its majority for good, and begin a new one
     Recover {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_catalog::{
-    AddGeneration, Command, GenerationOutcome, NodeId, NodeState, OpenOutcome, OpenShardLog,
-    Outcome, ReplicaId, Request, RequestId, Roles, SetNodeState, ShardId, ShardPlace,
-    SharedTopology, Topology,
+    AddGeneration, Command, ForgetNode, ForgetOutcome, GenerationOutcome, NodeId, NodeState,
+    OpenOutcome, OpenShardLog, Outcome, ReplicaId, Request, RequestId, Roles, SetNodeState,
+    ShardId, ShardPlace, SharedTopology, Topology,
 };
 use clew_model::ErrorKind;
 use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
+use clew_node::tls::MutualConfig;
 use clew_node::{Clock, Problem, Rng};
 use clew_proto::metastore::v1::cluster_service_client::ClusterServiceClient;
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
@@ -20,6 +21,7 @@ use clew_proto::metastore::v1::{
 use serde_json::{Value, json};
 
 use crate::cli::{Cluster, ClusterCommand};
+use crate::member::Reached;
 
 /// Replicas of a shard that begins again.
 const RECOVERED_REPLICAS: usize = 3;
@@ -36,19 +38,19 @@ pub(crate) async fn ask(metastore: Channel) -> Result<StatusResponse, Problem> {
 
 /// Does what `clew cluster` was told, and gives what to print.
 pub(crate) async fn run(cluster: Cluster) -> Result<String, String> {
-    let channel = Channel::connect(&format!("http://{}", cluster.addr));
-    let channel = channel.map_err(|problem| problem.to_string())?;
+    let Reached { addr, channel } = cluster.member.reach(MutualConfig::default())?;
     let done = match cluster.command {
         ClusterCommand::Status { json } => status(&channel, json).await,
         ClusterCommand::Drain { node, no_wait } => drain(&channel, &node, !no_wait).await,
         ClusterCommand::Undrain { node } => {
             set_state(&channel, &node, NodeState::Active).await.map(|()| String::new())
         }
+        ClusterCommand::Forget { node } => forget(&channel, &node).await,
         ClusterCommand::Scale { targets } => crate::scale::run(&channel, &targets).await,
         ClusterCommand::Recover { shard, force } => recover(&channel, ShardId(shard), force).await,
         ClusterCommand::Shards { count } => grow(&channel, count).await,
     };
-    done.map_err(|problem| format!("{}: {problem}", cluster.addr))
+    done.map_err(|problem| format!("{addr}: {problem}"))
 }
 
 async fn status(channel: &Channel, as_json: bool) -> Result<String, Problem> {
@@ -86,9 +88,11 @@ pub(crate) async fn set_state(
     node: &str,
     state: NodeState,
 ) -> Result<(), Problem> {
-    let node = NodeId::parse(node)
-        .map_err(|error| Problem::new(ErrorKind::Invalid, "node", error.to_string()))?;
-    apply(channel, SetNodeState { node, state }).await
+    apply(channel, SetNodeState { node: node_id(node)?, state }).await
+}
+
+fn node_id(name: &str) -> Result<NodeId, Problem> {
+    NodeId::parse(name).map_err(|error| Problem::new(ErrorKind::Invalid, "node", error.to_string()))
 }
 
 pub(crate) async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<String, Problem> {
@@ -104,6 +108,26 @@ pub(crate) async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<
             return Ok(format!("{node} holds no replica any more and can be taken away\n"));
         }
         clock.sleep(LOOK_DELAY).await;
+    }
+}
+
+/// Takes out a node that nobody hears of and nothing is on.
+async fn forget(channel: &Channel, name: &str) -> Result<String, Problem> {
+    let node = node_id(name)?;
+    let (topology, account) = (look(channel).await?, ask(channel.clone()).await?);
+    let refuse = |why: String| Err(Problem::new(ErrorKind::Conflict, "node_is_used", why));
+    if account.nodes.iter().any(|status| status.node == name && status.alive) {
+        return refuse(format!("{name} is alive: it would be back with its next start"));
+    }
+    let addr = topology.node(&node).map(|info| info.addr.clone());
+    if addr.is_some_and(|addr| account.voters.contains(&addr)) {
+        return refuse(format!("{name} is a member of the metastore"));
+    }
+    match apply(channel, ForgetNode { node }).await? {
+        ForgetOutcome::Forgotten => Ok(format!("{name} is forgotten\n")),
+        ForgetOutcome::HoldsReplicas => {
+            refuse(format!("{name} holds replicas: drain it, or wait until they were moved"))
+        }
     }
 }
 
@@ -251,6 +275,10 @@ pub(crate) fn json(topology: &Topology, account: &StatusResponse) -> Value {
             "leaving": status.is_some_and(|status| status.leaving),
             "silent_ms": status.and_then(|status| status.silent_millis),
             "replica": info.replica.map(|replica| replica.0),
+            "feature_levels": status.and_then(|status| status.features).map(|features| json!({
+                "oldest": features.oldest,
+                "newest": features.newest,
+            })),
         })
     });
     let shards = topology.shards.values().map(|place| {
@@ -283,6 +311,11 @@ pub(crate) fn json(topology: &Topology, account: &StatusResponse) -> Value {
             "term": account.term,
             "voters": account.voters,
         },
+        "feature_level": {
+            "level": account.feature_level,
+            "next": account.feature_level_next,
+            "held_by": account.held_by,
+        },
         "generations": topology.generations.iter().map(|generation| json!({
             "generation": generation.map.generation(),
             "shards": generation.map.shards().len(),
@@ -310,12 +343,13 @@ pub(crate) fn text(topology: &Topology, account: &StatusResponse) -> String {
     // Writing into a string does not fail.
     let _ = writeln!(
         out,
-        "metastore  leader {} (term {}), revision {}, members {}\n",
+        "metastore  leader {} (term {}), revision {}, members {}",
         account.leader,
         account.term,
         account.revision,
         account.voters.join(" ")
     );
+    let _ = writeln!(out, "features   {}\n", feature_line(account));
     let _ = writeln!(out, "{:<20} {:<22} {:<10} {:<9} health", "node", "address", "zone", "state");
     for info in &topology.nodes {
         let status = account.nodes.iter().find(|status| status.node == info.node.as_str());
@@ -352,6 +386,16 @@ pub(crate) fn text(topology: &Topology, account: &StatusResponse) -> String {
         let _ = writeln!(out, "{shard:<6} {health:<10} {watermark:<10} {lag:<7} {replicas}");
     }
     out
+}
+
+/// The feature level, and what keeps it from rising.
+fn feature_line(account: &StatusResponse) -> String {
+    let StatusResponse { feature_level, feature_level_next, held_by, .. } = account;
+    if held_by.is_empty() {
+        return format!("level {feature_level}");
+    }
+    let nodes = held_by.join(" ");
+    format!("level {feature_level}; {feature_level_next} as soon as these support it: {nodes}")
 }
 
 /// The same as a page.

@@ -57,6 +57,8 @@ pub(crate) struct Config {
     /// Whether the header X-Scope-OrgID names the tenant; otherwise there is one.
     pub(crate) multitenancy_enabled: bool,
     pub(crate) node: NodeConfig,
+    pub(crate) rpc: RpcConfig,
+    pub(crate) server: ServerConfig,
     pub(crate) bucket: clew_storage::BucketConfig,
     pub(crate) telemetry: clew_node::telemetry::Config,
     pub(crate) distributor: clew_distributor::Config,
@@ -78,6 +80,20 @@ pub(crate) struct NodeConfig {
     pub(crate) advertise_addr: String,
 }
 
+/// The internal port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RpcConfig {
+    pub(crate) tls: clew_node::tls::MutualConfig,
+}
+
+/// The public ports: the query API, and OTLP over gRPC and HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerConfig {
+    pub(crate) tls: clew_node::tls::ServerConfig,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -94,6 +110,8 @@ impl Default for Config {
                 zone: String::new(),
                 advertise_addr: String::new(),
             },
+            rpc: RpcConfig::default(),
+            server: ServerConfig::default(),
             bucket: clew_storage::BucketConfig::at(""),
             telemetry: clew_node::telemetry::Config::default(),
             distributor: clew_distributor::Config::default(),
@@ -171,6 +189,8 @@ impl Config {
                 "none given, allowed are distributor, ingester, metastore, compactor, querier",
             ));
         }
+        self.rpc.tls.is_on()?;
+        self.server.tls.is_on()?;
         if let Some(problem) = self.compactor.problem() {
             let (key, message) = problem.split_once(": ").unwrap_or(("compactor", &problem));
             return Err(wrong(key, message));
@@ -266,6 +286,19 @@ mod tests {
         }
         load("metastore: {members: [\"127.0.0.1:9095\", \"b:9095\"]}\n").unwrap();
         load("roles: [querier]\nmetastore: {members: [\"dns:meta:9095\"]}\n").unwrap();
+    }
+
+    #[test]
+    fn half_of_a_certificate_is_named() {
+        for (yaml, key) in [
+            ("rpc: {tls: {ca_file: a, cert_file: b}}\n", "rpc.tls.key_file"),
+            ("rpc: {tls: {cert_file: b, key_file: c}}\n", "rpc.tls.ca_file"),
+            ("server: {tls: {client_ca_file: a}}\n", "server.tls.cert_file"),
+        ] {
+            let error = load(yaml).unwrap_err().to_string();
+            assert!(error.contains(key), "{yaml}: {error}");
+        }
+        load("server: {tls: {cert_file: b, key_file: c}}\n").unwrap();
     }
 
     #[test]

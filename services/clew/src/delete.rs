@@ -1,20 +1,16 @@
 //! `clew delete` and `clew tenant`: asks a querier's API to delete, shows what became of it.
 
-use bytes::Bytes;
 use clew_catalog::{SetTenant, TenantSettings};
 use clew_model::TenantId;
 use clew_node::config::parse_duration;
-use clew_node::rpc::Channel;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use clew_node::tls::MutualConfig;
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::cli::{Api, Delete, Tenant, TenantCommand};
 use crate::cluster::apply;
+use crate::member::Reached;
+use crate::web;
 
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -90,7 +86,7 @@ pub(crate) async fn tenant(tenant: Tenant) -> Result<String, String> {
             ask(&api, Method::DELETE, "/api/tenant", &parameters).await?;
             Ok(format!("{name} has no data any more\n"))
         }
-        TenantCommand::Set { name, retention, retention_bytes, addr } => {
+        TenantCommand::Set { name, retention, retention_bytes, member } => {
             let age = match retention.as_deref() {
                 None => None,
                 Some(text) => Some(
@@ -100,8 +96,7 @@ pub(crate) async fn tenant(tenant: Tenant) -> Result<String, String> {
             };
             let tenant = TenantId::parse(&name).map_err(|error| error.to_string())?;
             let settings = TenantSettings { age, bytes: retention_bytes };
-            let channel = Channel::connect(&format!("http://{addr}"));
-            let channel = channel.map_err(|problem| problem.to_string())?;
+            let Reached { addr, channel } = member.reach(MutualConfig::default())?;
             let set = apply(&channel, SetTenant { tenant, settings }).await;
             set.map_err(|problem| format!("{addr}: {problem}"))?;
             Ok(String::new())
@@ -116,30 +111,13 @@ async fn ask(
     path: &str,
     parameters: &[(&str, String)],
 ) -> Result<Value, String> {
-    let encode = |(name, value): &(&str, String)| {
-        format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
-    };
-    let query: Vec<String> = parameters.iter().map(encode).collect();
-    let uri = format!("{}{path}?{}", api.url.trim_end_matches('/'), query.join("&"));
-    let mut request = Request::builder().method(method).uri(&uri);
-    if let Some(tenant) = &api.tenant {
-        request = request.header("X-Scope-OrgID", tenant);
+    let parameters: Vec<(&str, &str)> =
+        parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let url = web::below(&web::url("--api", &api.url)?, path, &parameters);
+    let answer = web::ask(method, url, api.tenant.as_deref(), ANSWER_BYTES_MAX).await;
+    let answer = answer.map_err(|error| format!("{}: {error}", api.url))?;
+    if answer.status != 200 {
+        return Err(format!("{}: {}: {}", api.url, answer.status, answer.text()));
     }
-    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", api.url);
-    let request = request.body(Full::new(Bytes::new())).map_err(|error| wrong(&error))?;
-    let client: Client<HttpConnector, Full<Bytes>> =
-        Client::builder(TokioExecutor::new()).build_http();
-    let answer =
-        client.request(request).await.map_err(|error| match std::error::Error::source(&error) {
-            Some(source) => format!("{}: {error}: {source}", api.url),
-            None => wrong(&error),
-        })?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| format!("{}: {error}", api.url))?.to_bytes();
-    if status != StatusCode::OK {
-        let text = String::from_utf8_lossy(&body);
-        return Err(format!("{}: {status}: {}", api.url, text.trim()));
-    }
-    serde_json::from_slice(&body).map_err(|error| wrong(&error))
+    serde_json::from_slice(&answer.body).map_err(|error| format!("{}: {error}", api.url))
 }

@@ -1,14 +1,10 @@
 //! `clew explain`: has a server run a search and say how.
 
-use bytes::Bytes;
-use http::{Request, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use reqwest::{Method, Url};
 use serde_json::Value;
 
 use crate::cli::Explain;
+use crate::web;
 
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -28,54 +24,22 @@ const COLUMNS: [(&str, &str); 9] = [
 
 /// The plan and the steps as text, or why there are none.
 pub(crate) async fn run(explain: Explain) -> Result<String, String> {
-    let uri = uri_of(&explain)?;
-    let mut request = Request::get(&uri);
-    if let Some(tenant) = &explain.tenant {
-        request = request.header("x-scope-orgid", tenant);
+    let url = url_of(&explain)?;
+    let answer = web::ask(Method::GET, url, explain.tenant.as_deref(), ANSWER_BYTES_MAX).await;
+    let answer = answer.map_err(|error| format!("cannot ask {}: {error}", explain.url))?;
+    if answer.status != 200 {
+        return Err(format!("{}: {}", answer.status, answer.text()));
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-    let response = client.request(request).await;
-    let response = response.map_err(|error| format!("cannot ask {}: {error}", explain.url))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
-    if !status.is_success() {
-        return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
-    }
-    let answer: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let answer: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
     text_of(&answer).ok_or_else(|| "the server does not explain searches".to_owned())
 }
 
-fn uri_of(explain: &Explain) -> Result<Uri, String> {
-    let base = explain.url.trim_end_matches('/');
-    let mut target = format!(
-        "{base}/api/search?explain=true&spss=0&limit={}&q={}",
-        explain.limit,
-        escaped(&explain.query)
-    );
-    if let Some(since) = &explain.since {
-        target.push_str(&format!("&since={}", escaped(since)));
-    }
-    let uri: Uri = target.parse().map_err(|error| format!("{base}: {error}"))?;
-    if uri.scheme_str() != Some("http") || uri.authority().is_none() {
-        return Err(format!("{base} is not of the form http://host:port"));
-    }
-    Ok(uri)
-}
-
-/// The text as a value in a query string.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+fn url_of(explain: &Explain) -> Result<Url, String> {
+    let limit = explain.limit.to_string();
+    let mut parameters = vec![("explain", "true"), ("spss", "0"), ("limit", &*limit)];
+    parameters.push(("q", &explain.query));
+    parameters.extend(explain.since.as_deref().map(|since| ("since", since)));
+    Ok(web::below(&web::url("--url", &explain.url)?, "/api/search", &parameters))
 }
 
 /// The explanation in an answer, if there is one.
@@ -136,10 +100,10 @@ mod tests {
             since: Some("1h".to_owned()),
         };
         assert_eq!(
-            uri_of(&explain).unwrap().to_string(),
-            "http://h:1/api/search?explain=true&spss=0&limit=5&q=%7B%20.a%20%3D%20%22%C3%BC%22%20%7D&since=1h"
+            url_of(&explain).unwrap().as_str(),
+            "http://h:1/api/search?explain=true&spss=0&limit=5&q=%7B+.a+%3D+%22%C3%BC%22+%7D&since=1h"
         );
         let wrong = Explain { url: "ftp://h".to_owned(), ..explain };
-        assert!(uri_of(&wrong).is_err());
+        assert!(url_of(&wrong).is_err());
     }
 }

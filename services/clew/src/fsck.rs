@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use clew_catalog::{ObjectKey, QuarantineBlock, Unsound};
 use clew_model::TenantId;
 use clew_node::Problem;
-use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
+use clew_node::rpc::MESSAGE_BYTES_MAX;
 use clew_proto::metastore::v1::CheckRequest;
 use clew_proto::metastore::v1::compaction_service_client::CompactionServiceClient;
 use futures::TryStreamExt;
 
-use crate::blocks::{bucket, every_object, verify, view};
+use crate::blocks::{bucket_and_metastore, every_object, verify, view};
 use crate::cli::Fsck;
 use crate::cluster::apply;
+use crate::member::Reached;
 
 /// Objects of the bucket that are asked about at once.
 const ASKED_AT_ONCE: usize = 2_000;
@@ -45,16 +46,15 @@ struct Findings {
 
 /// Does what `clew fsck` was told.
 pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), String> {
-    let Fsck { addr, verify: deep, repair, options } = fsck;
-    let bucket = bucket(options)?;
-    let channel = Channel::connect(&format!("http://{addr}")).map_err(|e| e.to_string())?;
+    let Fsck { member, verify: deep, repair, options } = fsck;
+    let (bucket, metastore) = bucket_and_metastore(options, member)?;
     let mut found = Findings::default();
     // The bucket first: what the catalog does not know after that was dead when it was listed.
     let listed: Vec<_> = bucket.list("").try_collect().await.map_err(|e| e.to_string())?;
     let listed: BTreeMap<String, u64> =
         listed.into_iter().map(|object| (object.key, object.size)).collect();
     found.listed = listed.len();
-    let view = view(&addr, None).await?;
+    let view = view(&metastore, None).await?;
     let objects = every_object(&view);
     found.live = objects.len();
     found.unsound = view.unsound();
@@ -97,6 +97,7 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
         })
         .cloned()
         .collect();
+    let Reached { addr, channel } = &metastore;
     let mut client =
         CompactionServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     for chunk in unknown.chunks(ASKED_AT_ONCE) {
@@ -122,7 +123,7 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
             for block in blocks.iter().filter(|block| is_meant(&block.tenant)) {
                 let (object, tenant) = (*key, block.tenant.clone());
                 let quarantine = QuarantineBlock { object, tenant, reason: why.clone() };
-                apply(&channel, quarantine).await.map_err(|p| format!("{addr}: {p}"))?;
+                apply(channel, quarantine).await.map_err(|p| format!("{addr}: {p}"))?;
             }
         }
         print(&format!(

@@ -9,6 +9,7 @@ mod delete;
 mod explain;
 mod fsck;
 mod inside;
+mod member;
 mod migrate;
 mod probe;
 mod roles;
@@ -18,6 +19,7 @@ mod serve;
 mod status;
 mod topology;
 mod vitals;
+mod web;
 
 use std::io::Write as _;
 use std::process::ExitCode;

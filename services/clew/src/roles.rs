@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clew_catalog::{Outcome, RegisterNode, Request as _, Roles, SharedTopology};
+use clew_catalog::{FeatureRange, Outcome, RegisterNode, Request as _, Roles, SharedTopology};
 use clew_compactor::Compactor;
 use clew_distributor::Distributor;
 use clew_ingester::Ingester;
 use clew_metastore::Metastore;
 use clew_model::ErrorKind;
 use clew_node::config::ConfigError;
-use clew_node::rpc::{Channel, Pool};
+use clew_node::rpc::{Channel, Dialer, Pool};
 use clew_node::{Deps, Problem, Stop, Tasks};
 use clew_proto::metastore::v1::ApplyRequest;
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
@@ -54,13 +54,17 @@ pub(crate) struct Built {
 }
 
 /// Opens what is on disk, and the connections to others.
-pub(crate) async fn ground(config: &Config, deps: &Deps) -> Result<Ground, ServeError> {
+pub(crate) async fn ground(
+    config: &Config,
+    deps: &Deps,
+    dialer: Dialer,
+) -> Result<Ground, ServeError> {
     let data_dir = PathBuf::from(&config.data_dir);
     std::fs::create_dir_all(&data_dir)
         .map_err(|source| ServeError::DataDir { path: config.data_dir.clone(), source })?;
     let bucket = open_bucket(config, deps)?;
     let topology = watch::Sender::new(SharedTopology::default());
-    let pool = Pool::new();
+    let pool = Pool::new(dialer);
     let peers =
         Peers::new(pool.clone(), topology::addresses(topology.subscribe()), deps.clock.clone());
     let (store, host) = open_log(config, deps, &data_dir, peers)?;
@@ -215,6 +219,7 @@ async fn register(config: &Config, deps: &Deps, metastore: &Channel) -> Result<(
         zone: config.node.zone.clone(),
         capacity: u32::try_from(cores()).unwrap_or(1).max(1),
         roles: announced(config),
+        features: FeatureRange::OURS,
     };
     let command = register.into_command().encode(deps.clock.now_unix()).into();
     let mut client = MetastoreServiceClient::new(metastore.clone());
@@ -264,6 +269,7 @@ async fn build_metastore(
         addr: config.advertised().to_owned(),
         members: ground.members.clone(),
         cores: cores(),
+        features: FeatureRange::OURS,
         stop: stop.clone(),
     };
     Ok(Some(config.metastore.clone().build(deps.clone(), parts).await?))

@@ -8,10 +8,12 @@ use std::time::Duration;
 use axum::Router;
 use clew_node::config::ConfigError;
 use clew_node::disk::register_disk_metrics;
-use clew_node::http_server::{self, Limits};
+use clew_node::http_server::{self, Limits, Listener};
+use clew_node::rpc::Dialer;
 use clew_node::telemetry::{self, TelemetryError};
+use clew_node::tls::{Credentials, TlsMetrics};
 use clew_node::{Deps, Problem, Stop, Tasks};
-use clew_proto::metastore::v1::HeartbeatRequest;
+use clew_proto::metastore::v1::{FeatureRange, HeartbeatRequest};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -73,12 +75,35 @@ impl ServeError {
     }
 }
 
+/// The certificates of a process.
+struct Certificates {
+    inside: Option<Credentials>,
+    public: Option<Credentials>,
+}
+
+impl Certificates {
+    fn load(config: &Config, deps: &Deps) -> Result<Certificates, ServeError> {
+        let metrics = TlsMetrics::new(&deps.metrics);
+        Ok(Certificates {
+            inside: config.rpc.tls.load(&deps.clock, &metrics)?,
+            public: config.server.tls.load(&deps.clock, &metrics)?,
+        })
+    }
+
+    /// Keeps them as their files are, as long as the phase lasts.
+    fn keep_current(&self, phase: &Phase) {
+        for credentials in self.inside.iter().chain(&self.public) {
+            phase.tasks.spawn(credentials.clone().keep_current(phase.stop.clone()));
+        }
+    }
+}
+
 /// The ports of a process, bound before anything is opened, so that a conflict shows at once.
 struct Listeners {
-    http: TcpListener,
-    rpc: Option<TcpListener>,
-    otlp_grpc: Option<TcpListener>,
-    otlp_http: Option<TcpListener>,
+    http: Listener,
+    rpc: Option<Listener>,
+    otlp_grpc: Option<Listener>,
+    otlp_http: Option<Listener>,
 }
 
 /// Things that run together and end together.
@@ -92,7 +117,7 @@ impl Phase {
         Phase { stop: Stop::new(), tasks: Tasks::new(1) }
     }
 
-    fn serve(&self, deps: &Deps, listener: TcpListener, router: Router) {
+    fn serve(&self, deps: &Deps, listener: Listener, router: Router) {
         let (clock, stop) = (deps.clock.clone(), self.stop.clone());
         let limits = Limits::default();
         let serving = http_server::serve(listener, router, limits, clock, self.tasks.clone(), stop);
@@ -111,12 +136,15 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
     let deps = Deps::system(roles::cores() * 2);
     telemetry::register_process_metrics(&deps.metrics, &deps.clock);
     let vitals = Vitals::new(&config, &deps.metrics);
-    let listeners = Listeners::bind(&config).await?;
+    let certificates = Certificates::load(&config, &deps)?;
+    let listeners = Listeners::bind(&config, &certificates).await?;
     let (otlp, logs, api) = (Phase::new(), Phase::new(), Phase::new());
+    certificates.keep_current(&api);
     // Probes are answered while the log is read back: alive, and not ready.
     let status = Status::new(&config, deps.metrics.clone());
     api.serve(&deps, listeners.http, status.router());
-    let ground = roles::ground(&config, &deps).await?;
+    let dialer = Dialer::new(&deps.clock, certificates.inside.clone());
+    let ground = roles::ground(&config, &deps, dialer).await?;
     register_disk_metrics(&deps.metrics, config.data_dir.as_ref());
     let inside = Inside::new();
     if let Some(listener) = listeners.rpc {
@@ -152,6 +180,10 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         let beat = HeartbeatRequest {
             node: config.node_name().to_owned(),
             addr: config.advertised().to_owned(),
+            features: Some(FeatureRange {
+                oldest: clew_catalog::FeatureRange::OURS.oldest.0,
+                newest: clew_catalog::FeatureRange::OURS.newest.0,
+            }),
             ..HeartbeatRequest::default()
         };
         let clock = deps.clock.clone();
@@ -225,8 +257,8 @@ fn serve_otlp(
     built: &Built,
     otlp: &Phase,
     deps: &Deps,
-    grpc: Option<TcpListener>,
-    http: Option<TcpListener>,
+    grpc: Option<Listener>,
+    http: Option<Listener>,
 ) {
     let Some(distributor) = &built.distributor else { return };
     if let Some(listener) = grpc {
@@ -238,14 +270,15 @@ fn serve_otlp(
 }
 
 impl Listeners {
-    async fn bind(config: &Config) -> Result<Listeners, ServeError> {
+    async fn bind(config: &Config, with: &Certificates) -> Result<Listeners, ServeError> {
         let ingests = config.runs(Role::Distributor);
         let serves_rpc = config.runs(Role::Metastore) || config.runs(Role::Ingester);
+        let (inside, public) = (&with.inside, &with.public);
         Ok(Listeners {
-            http: bind("http_addr", &config.http_addr).await?,
-            rpc: bind_if(serves_rpc, "rpc_addr", &config.rpc_addr).await?,
-            otlp_grpc: bind_if(ingests, "otlp_grpc_addr", &config.otlp_grpc_addr).await?,
-            otlp_http: bind_if(ingests, "otlp_http_addr", &config.otlp_http_addr).await?,
+            http: bind("http_addr", &config.http_addr, public).await?,
+            rpc: bind_if(serves_rpc, "rpc_addr", &config.rpc_addr, inside).await?,
+            otlp_grpc: bind_if(ingests, "otlp_grpc_addr", &config.otlp_grpc_addr, public).await?,
+            otlp_http: bind_if(ingests, "otlp_http_addr", &config.otlp_http_addr, public).await?,
         })
     }
 }
@@ -254,16 +287,20 @@ async fn bind_if(
     wanted: bool,
     key: &'static str,
     addr: &str,
-) -> Result<Option<TcpListener>, ServeError> {
-    Ok(if wanted { Some(bind(key, addr).await?) } else { None })
+    credentials: &Option<Credentials>,
+) -> Result<Option<Listener>, ServeError> {
+    Ok(if wanted { Some(bind(key, addr, credentials).await?) } else { None })
 }
 
-async fn bind(key: &'static str, addr: &str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(addr).await.map_err(|source| ServeError::Listen {
-        key,
-        addr: addr.to_owned(),
-        source,
-    })
+async fn bind(
+    key: &'static str,
+    addr: &str,
+    credentials: &Option<Credentials>,
+) -> Result<Listener, ServeError> {
+    let bound = TcpListener::bind(addr).await;
+    let socket =
+        bound.map_err(|source| ServeError::Listen { key, addr: addr.to_owned(), source })?;
+    Ok(Listener::new(socket, credentials.clone()))
 }
 
 fn announce(config: &Config) {

@@ -32,12 +32,13 @@ const PURE: [&str; 5] = ["clew-model", "clew-traceql", "clew-catalog", "clew-rin
 const IMPURE: [&str; 7] = ["tokio", "tonic", "object_store", "hyper", "axum", "rand", "clew-node"];
 
 /// Engines, each with the one crate that may use it.
-const OWNERS: [(&str, &str); 5] = [
+const OWNERS: [(&str, &str); 6] = [
     ("openraft", "clew-raft"),
     ("rocksdb", "clew-raft"),
     ("tantivy", "clew-block"),
     ("object_store", "clew-storage"),
     ("consistent_hash", "clew-ring"),
+    ("rustls", "clew-node"),
 ];
 
 fn root() -> PathBuf {

@@ -194,6 +194,7 @@ impl World {
             zone: String::new(),
             capacity: 1,
             roles: Roles::ALL,
+            features: FeatureRange::default(),
         });
         metastore.propose(IssueReplicaId { disk: DiskId([1; 16]), node });
         metastore.propose(OpenShardLog {

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clew_catalog::{DiskId, IssueReplicaId, RegisterNode, ReplicaId, Roles, SharedTopology};
+use clew_catalog::{
+    DiskId, FeatureRange, IssueReplicaId, RegisterNode, ReplicaId, Roles, SharedTopology,
+};
 use clew_model::id::{from_hex, to_hex};
 use clew_node::rpc::Channel;
 use clew_node::{Deps, Stop};
@@ -160,6 +162,7 @@ async fn join(
         zone: parts.zone.clone(),
         capacity,
         roles: parts.roles,
+        features: FeatureRange::OURS,
     };
     metastore.apply(register).await?;
     let disk = disk_id(deps, &parts.data_dir)?;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use clew_catalog::{NodeId, Topology};
+use clew_catalog::{FeatureRange, NodeId, Topology};
 use clew_proto::metastore::v1::ReplicaReport;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -27,6 +27,7 @@ pub(crate) struct Seen {
     pub(crate) at: Duration,
     pub(crate) leaving: bool,
     pub(crate) replicas: Vec<ReplicaReport>,
+    pub(crate) features: FeatureRange,
 }
 
 impl Beats {

@@ -22,6 +22,9 @@ pub struct Config {
     pub timeout: Span,
     /// How long an ingester may be silent before its replicas are moved to others.
     pub dead_after: Span,
+    /// The cluster's feature level rises to what all nodes support, but not above this, so that the
+    /// release before can be gone back to; 0 = no bound.
+    pub feature_level_max: u32,
 }
 
 impl Default for Config {
@@ -32,6 +35,7 @@ impl Default for Config {
             snapshot_commands: 5_000,
             timeout: Span::seconds(10),
             dead_after: Span::seconds(120),
+            feature_level_max: 0,
         }
     }
 }

@@ -70,6 +70,9 @@ impl Metastore {
     async fn control_once(&self, settled: &mut Option<Settled>) -> Result<(), MetastoreError> {
         let inner = &self.0;
         let topology = inner.group.with_state(|machine| machine.state.topology());
+        if let Err(error) = self.raise_level(&topology).await {
+            tracing::debug!(%error, "the feature level cannot be raised now");
+        }
         let (time, began) = (inner.deps.clock.monotonic(), inner.began());
         let alive = inner.beats.alive(&topology, time, began, inner.dead_after);
         if topology.shards.is_empty() && self.waits_for_nodes(&topology, time, began) {

@@ -3,6 +3,9 @@
 use clew_model::ErrorKind;
 use clew_node::Problem;
 
+/// The reason in the problem of a member whose release does not fit.
+pub(crate) const OTHER_RELEASE: &str = "other_release";
+
 /// An error of the metastore.
 #[derive(Debug, thiserror::Error)]
 pub enum MetastoreError {
@@ -24,6 +27,17 @@ pub enum MetastoreError {
         here: String,
         /// Where the other is.
         there: String,
+    },
+    /// The cluster uses features that this release does not know, or does without some it needs.
+    #[error(
+        "the cluster is at feature level {level} and this release supports {supported}: run a \
+         release that supports {level}"
+    )]
+    Release {
+        /// The level that the cluster has.
+        level: clew_catalog::FeatureLevel,
+        /// The levels that this release supports.
+        supported: clew_catalog::FeatureRange,
     },
     /// Nothing answered in time.
     #[error("the metastore has no leader")]
@@ -50,8 +64,14 @@ impl MetastoreError {
             }
             MetastoreError::Leader(problem) => problem.kind,
             MetastoreError::NoLeader | MetastoreError::NotLeader => ErrorKind::Unavailable,
-            MetastoreError::BadRequest(_) => ErrorKind::Invalid,
+            MetastoreError::BadRequest(_) | MetastoreError::Release { .. } => ErrorKind::Invalid,
         }
+    }
+
+    /// Whether this member itself has failed, which trying again does not change.
+    pub(crate) fn is_final(&self) -> bool {
+        use clew_raft::Error::{Stopped, StoreFailed};
+        matches!(self, MetastoreError::Raft(Stopped { .. } | StoreFailed(_)))
     }
 
     fn reason(&self) -> &'static str {
@@ -60,6 +80,7 @@ impl MetastoreError {
             MetastoreError::Refused(_) => "metastore_refused",
             MetastoreError::OtherCluster(_) => "other_cluster",
             MetastoreError::SameName { .. } => "node_name_taken",
+            MetastoreError::Release { .. } => OTHER_RELEASE,
             MetastoreError::NoLeader => "metastore_no_leader",
             MetastoreError::Leader(_) => "metastore_leader",
             MetastoreError::NotLeader => "metastore_not_leader",

@@ -18,6 +18,8 @@ use clew_raft::{NodeAddr, ReplicaId};
 use futures::future::join_all;
 
 use crate::MetastoreError;
+use crate::error::OTHER_RELEASE;
+use crate::levels::{said, stated};
 use crate::service::Metastore;
 
 /// Between two looks at the others.
@@ -53,11 +55,13 @@ impl Metastore {
         }
         loop {
             match self.create_cluster().await {
+                Ok(()) => return self.0.check_level(),
+                Err(error) if error.is_final() => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::warn!(%error, "the metastore has no majority yet");
                     inner.deps.clock.sleep(LOOK_DELAY).await;
                 }
-                created => return created,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -75,6 +79,10 @@ impl Metastore {
                     let joined = self.ask_to_join(addr).await;
                     return Ok(match joined {
                         Ok(()) => "its vote".to_owned(),
+                        // Waiting would not change it.
+                        Err(problem) if problem.reason == OTHER_RELEASE => {
+                            return Err(MetastoreError::Leader(problem));
+                        }
                         Err(problem) => format!("{addr} to let it in: {problem}"),
                     });
                 }
@@ -99,7 +107,7 @@ impl Metastore {
         }
     }
 
-    async fn hello(&self, addr: &str) -> Result<HelloResponse, Problem> {
+    pub(crate) async fn hello(&self, addr: &str) -> Result<HelloResponse, Problem> {
         let mut client = MemberServiceClient::new(self.0.pool.get(addr)?);
         let hello = client.hello(HelloRequest {});
         match self.0.deps.clock.timeout(HELLO_MAX, hello).await {
@@ -111,8 +119,8 @@ impl Metastore {
     async fn ask_to_join(&self, addr: &str) -> Result<(), Problem> {
         let mut client = MemberServiceClient::new(self.0.pool.get(addr)?);
         let (replica, addr) = (self.0.group.replica().0, self.0.addr.clone());
-        match self.0.deps.clock.timeout(JOIN_MAX, client.join(JoinRequest { replica, addr })).await
-        {
+        let join = JoinRequest { replica, addr, features: Some(said(self.0.features)) };
+        match self.0.deps.clock.timeout(JOIN_MAX, client.join(join)).await {
             Some(answer) => answer.map(|_| ()).map_err(Problem::from),
             None => Err(silent()),
         }
@@ -125,6 +133,11 @@ impl Metastore {
         if !self.0.members.contains(&request.addr) {
             let message = format!("{} is not in metastore.members", request.addr);
             return Err(MetastoreError::BadRequest(message));
+        }
+        let supported = stated(request.features.as_ref());
+        let level = self.0.group.with_state(|machine| machine.state.feature_level());
+        if !supported.contains(level) {
+            return Err(MetastoreError::Release { level, supported });
         }
         let members = group.members();
         if members.voters.contains_key(&replica) {

@@ -180,13 +180,7 @@ impl Inner {
         error: MetastoreError,
         is_forwarded: bool,
     ) -> Result<(), MetastoreError> {
-        let stopped = matches!(
-            error,
-            MetastoreError::Raft(
-                clew_raft::Error::Stopped { .. } | clew_raft::Error::StoreFailed(_)
-            )
-        );
-        if is_forwarded || stopped || error.kind() != ErrorKind::Unavailable {
+        if is_forwarded || error.is_final() || error.kind() != ErrorKind::Unavailable {
             return Err(error);
         }
         self.deps.clock.sleep(RETRY_DELAY).await;

@@ -11,6 +11,7 @@ mod controller;
 mod error;
 mod form;
 mod leader;
+mod levels;
 mod machine;
 mod service;
 mod status;

@@ -1,13 +1,21 @@
 //! The catalog as the state machine of a raft group.
 
 use bytes::Bytes;
-use clew_catalog::{Outcome, State};
+use clew_catalog::{FeatureRange, Outcome, State};
 use clew_raft::{LogId, StateMachine};
 
 /// The catalog, changed by committed commands only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CatalogMachine {
     pub(crate) state: State,
+    features: FeatureRange,
+}
+
+impl CatalogMachine {
+    /// An empty catalog, in a release that supports these levels.
+    pub(crate) fn new(features: FeatureRange) -> CatalogMachine {
+        CatalogMachine { state: State::new(), features }
+    }
 }
 
 impl StateMachine for CatalogMachine {
@@ -27,5 +35,15 @@ impl StateMachine for CatalogMachine {
             reason: error.to_string(),
         })?;
         Ok(())
+    }
+
+    /// Commands of a level that this release does not support would be misread.
+    fn check(&self) -> Result<(), clew_raft::Error> {
+        let (level, supported) = (self.state.feature_level(), self.features);
+        if supported.contains(level) {
+            return Ok(());
+        }
+        let release = crate::MetastoreError::Release { level, supported };
+        Err(clew_raft::Error::Unable(release.to_string()))
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clew_catalog::{
-    ClusterId, ClusterOutcome, CreateCluster, Incarnation, NodeId, Request as _, ShardId,
+    ClusterId, ClusterOutcome, CreateCluster, FeatureRange, Incarnation, NodeId, Request as _,
+    ShardId,
 };
 use clew_model::{TenantId, UnixNanos};
 use clew_node::rpc::Pool;
@@ -30,6 +31,7 @@ use tonic::{Request, Response, Status};
 
 use crate::beats::{Beats, SILENT_MAX, Seen};
 use crate::leader::{forwarded, is_forwarded};
+use crate::levels::{said, stated};
 use crate::machine::CatalogMachine;
 use crate::{Config, MetastoreError};
 
@@ -54,6 +56,8 @@ pub struct Parts {
     pub members: Vec<String>,
     /// Cores of this node, for the default number of shards.
     pub cores: usize,
+    /// The feature levels that this release supports.
+    pub features: FeatureRange,
     /// Ends what would go on for ever: the streams of those who watch.
     pub stop: Stop,
 }
@@ -71,6 +75,9 @@ pub(crate) struct Inner {
     pub(crate) dead_after: Duration,
     pub(crate) deps: Deps,
     pub(crate) beats: Beats,
+    pub(crate) features: FeatureRange,
+    /// As in the settings.
+    pub(crate) feature_level_max: u32,
     shard_count: u32,
     began: Mutex<Duration>,
     stop: Stop,
@@ -109,7 +116,7 @@ impl Config {
                 ..GroupOptions::default()
             },
         };
-        let group = parts.host.open(spec, CatalogMachine::default()).await?;
+        let group = parts.host.open(spec, CatalogMachine::new(parts.features)).await?;
         let metrics = ServiceMetrics {
             requests: deps.metrics.counters(
                 "clew_metastore_requests_total",
@@ -135,6 +142,8 @@ impl Config {
             timeout: self.timeout.0,
             dead_after: self.dead_after.0,
             beats: Beats::default(),
+            features: parts.features,
+            feature_level_max: self.feature_level_max,
             began: Mutex::new(deps.clock.monotonic()),
             stop: parts.stop,
             deps,
@@ -308,8 +317,9 @@ impl Metastore {
             return Err(MetastoreError::SameName { node, here: message.addr, there: addr });
         }
         let at = self.0.deps.clock.monotonic();
-        let HeartbeatRequest { leaving, replicas, .. } = message;
-        self.0.beats.note(node, Seen { at, leaving, replicas });
+        let HeartbeatRequest { leaving, replicas, features, .. } = message;
+        let features = stated(features.as_ref());
+        self.0.beats.note(node, Seen { at, leaving, replicas, features });
         Ok(HeartbeatResponse {})
     }
 
@@ -413,6 +423,7 @@ impl MemberService for Metastore {
         Ok(Response::new(HelloResponse {
             replica: self.0.group.replica().0,
             belongs: !self.0.group.members().voters.is_empty(),
+            features: Some(said(self.0.features)),
         }))
     }
 

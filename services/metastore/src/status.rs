@@ -3,6 +3,7 @@
 use clew_proto::metastore::v1::{NodeStatus, ShardStatus, StatusResponse};
 
 use crate::beats::SILENT_MAX;
+use crate::levels::said;
 use crate::service::Inner;
 
 impl Inner {
@@ -28,9 +29,14 @@ impl Inner {
                 leaving: seen.is_some_and(|seen| seen.leaving),
                 alive: silent.is_some_and(|silent| silent <= SILENT_MAX),
                 replicas: seen.map(|seen| seen.replicas.clone()).unwrap_or_default(),
+                features: seen.map(|seen| said(seen.features)),
             }
         };
+        let plan = self.level_plan(&topology);
         StatusResponse {
+            feature_level: topology.feature_level.0,
+            feature_level_next: self.level_max().max(topology.feature_level).0,
+            held_by: plan.held_by,
             leader: self.addr.clone(),
             term: self.group.leadership().borrow().term,
             revision,

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clew_catalog::{Command, NodeId, Outcome, RegisterNode, Roles, View};
+use clew_catalog::{Command, FeatureRange, NodeId, Outcome, RegisterNode, Roles, View};
 use clew_metastore::{Config, Metastore, Parts};
 use clew_node::http_server::{Limits, serve};
-use clew_node::rpc::{Channel, Pool};
+use clew_node::rpc::{Channel, Dialer, Pool};
 use clew_node::{Deps, Problem, Stop};
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
 use clew_proto::metastore::v1::{ApplyRequest, ViewRequest, ViewResponse};
@@ -28,10 +28,11 @@ async fn start(dir: &Path, config: Config) -> Running {
     let host = Host::new(store.clone(), Arc::new(NoPeers), deps.clone());
     let parts = Parts {
         host: host.clone(),
-        pool: Pool::new(),
+        pool: Pool::new(Dialer::plain(&deps.clock)),
         addr: "localhost:1".to_owned(),
         members: vec!["localhost:1".to_owned()],
         cores: 9,
+        features: FeatureRange::OURS,
         stop: Stop::new(),
     };
     let metastore = config.build(deps, parts).await.unwrap();
@@ -64,6 +65,7 @@ async fn register(client: &mut Client, name: &str) -> Outcome {
         zone: String::new(),
         capacity: 1,
         roles: Roles::ALL,
+        features: FeatureRange::default(),
     });
     let command = Bytes::from(command.encode(clew_model::UnixNanos(5)));
     let answer = client.apply(ApplyRequest { command }).await.unwrap().into_inner();
@@ -135,8 +137,8 @@ async fn a_socket_gives_the_same_answers_as_a_channel_of_the_process() {
         deps.tasks.clone(),
         stop.clone(),
     ));
-    let mut remote =
-        MetastoreServiceClient::new(Channel::connect(&format!("http://{address}")).unwrap());
+    let channel = Dialer::plain(&deps.clock).connect(&address.to_string()).unwrap();
+    let mut remote = MetastoreServiceClient::new(channel);
     let mut local = local(&running.metastore);
     assert_eq!(view(&mut remote, 0).await, view(&mut local, 0).await);
     assert_eq!(register(&mut remote, "a").await, register(&mut local, "a").await);

@@ -7,6 +7,7 @@ use clew_ring::{NodeId, ShardId};
 
 use super::*;
 use crate::command::*;
+use crate::feature::FeatureRange;
 use crate::ident::{ClusterId, DiskId};
 use crate::state::State;
 use crate::topology::ShardLead;
@@ -45,6 +46,7 @@ impl World {
             zone: zone.to_owned(),
             capacity: 1,
             roles: Roles::ALL,
+            features: FeatureRange::default(),
         }));
         self.apply(Command::IssueReplicaId(IssueReplicaId {
             disk: DiskId([disk; 16]),

@@ -47,7 +47,8 @@ impl State {
     }
 
     pub(super) fn register_node(&mut self, command: RegisterNode) -> Result<Outcome, Refusal> {
-        let RegisterNode { node, addr, zone, capacity, roles } = command;
+        let RegisterNode { node, addr, zone, capacity, roles, features } = command;
+        self.check_release(features)?;
         let invalid = |reason: String| Err(Refusal::Invalid { reason });
         if addr.is_empty() || addr.len() > ADDR_BYTES_MAX {
             return invalid(format!("the address must have 1 to {ADDR_BYTES_MAX} bytes"));

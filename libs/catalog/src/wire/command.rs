@@ -8,10 +8,11 @@ use super::topology::{LeadMessage, lead, lead_message};
 use super::{KeyMessage, ObjectMessage};
 use crate::command::{
     AddGeneration, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster,
-    IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock, RegisterNode,
-    SetNodeState,
+    ForgetNode, IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock,
+    RaiseFeatureLevel, RegisterNode, SetNodeState,
 };
 use crate::error::DecodeError;
+use crate::feature::FeatureRange;
 use crate::ident::{ClusterId, DiskId, Incarnation, ReplicaId, RequestId};
 use crate::member::Roles;
 use crate::outcome::Refusal;
@@ -24,7 +25,7 @@ struct CommandMessage {
     at: u64,
     #[prost(
         oneof = "Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
     )]
     body: Option<Body>,
 }
@@ -69,6 +70,30 @@ enum Body {
     RemoveTenant(job_commands::RemoveTenantMessage),
     #[prost(message, tag = "28")]
     SetTenant(job_commands::SetTenantMessage),
+    #[prost(message, tag = "29")]
+    RaiseFeatureLevel(RaiseFeatureLevelMessage),
+    #[prost(message, tag = "30")]
+    ForgetNode(ForgetNodeMessage),
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct RaiseFeatureLevelMessage {
+    #[prost(uint32, tag = "1")]
+    to: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ForgetNodeMessage {
+    #[prost(string, tag = "1")]
+    node: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct FeaturesMessage {
+    #[prost(uint32, tag = "1")]
+    oldest: u32,
+    #[prost(uint32, tag = "2")]
+    newest: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -129,6 +154,9 @@ struct RegisterNodeMessage {
     capacity: u32,
     #[prost(uint32, tag = "5")]
     roles: u32,
+    /// Missing from a release that is older than levels.
+    #[prost(message, optional, tag = "6")]
+    features: Option<FeaturesMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -179,6 +207,10 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
             zone: c.zone.clone(),
             capacity: c.capacity,
             roles: c.roles.0,
+            features: (c.features != FeatureRange::default()).then_some(FeaturesMessage {
+                oldest: c.features.oldest.0,
+                newest: c.features.newest.0,
+            }),
         }),
         Command::IssueReplicaId(c) => Body::IssueReplicaId(IssueReplicaIdMessage {
             disk: c.disk.0.to_vec(),
@@ -225,6 +257,10 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
         Command::DeleteTraces(c) => Body::DeleteTraces(c.to_message()),
         Command::RemoveTenant(c) => Body::RemoveTenant(c.to_message()),
         Command::SetTenant(c) => Body::SetTenant(c.to_message()),
+        Command::RaiseFeatureLevel(c) => {
+            Body::RaiseFeatureLevel(RaiseFeatureLevelMessage { to: c.to.0 })
+        }
+        Command::ForgetNode(c) => Body::ForgetNode(ForgetNodeMessage { node: c.node.to_string() }),
     };
     CommandMessage { version: COMMAND_VERSION, at: at.0, body: Some(body) }.encode_to_vec()
 }
@@ -258,6 +294,10 @@ fn command(body: Body) -> Result<Command, DecodeError> {
             zone: m.zone,
             capacity: m.capacity,
             roles: Roles(m.roles),
+            features: m.features.map_or_else(FeatureRange::default, |m| FeatureRange {
+                oldest: super::level(m.oldest),
+                newest: super::level(m.newest),
+            }),
         }),
         Body::IssueReplicaId(m) => Command::IssueReplicaId(IssueReplicaId {
             disk: DiskId(super::id16(&m.disk)?),
@@ -305,6 +345,10 @@ fn command(body: Body) -> Result<Command, DecodeError> {
         Body::DeleteTraces(m) => Command::DeleteTraces(job_commands::Wire::of_message(m)?),
         Body::RemoveTenant(m) => Command::RemoveTenant(job_commands::Wire::of_message(m)?),
         Body::SetTenant(m) => Command::SetTenant(job_commands::Wire::of_message(m)?),
+        Body::RaiseFeatureLevel(m) => {
+            Command::RaiseFeatureLevel(RaiseFeatureLevel { to: super::level(m.to) })
+        }
+        Body::ForgetNode(m) => Command::ForgetNode(ForgetNode { node: super::node(&m.node)? }),
     })
 }
 

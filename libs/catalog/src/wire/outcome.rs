@@ -4,10 +4,11 @@ use prost::Message;
 
 use super::PointMessage;
 use crate::error::DecodeError;
+use crate::feature::FeatureLevel;
 use crate::ident::{ClusterId, DeletionId, Incarnation, JobId, ReplicaId};
 use crate::outcome::{
-    ClusterOutcome, DeletionOutcome, FlushOutcome, GenerationOutcome, JobOutcome, LeadOutcome,
-    OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
+    ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GenerationOutcome, JobOutcome,
+    LeadOutcome, OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
 };
 
 /// One flat message: `code` tells the outcome, the other fields hold what that one carries.
@@ -23,6 +24,8 @@ struct OutcomeMessage {
     text: String,
     #[prost(bytes = "vec", tag = "5")]
     id: Vec<u8>,
+    #[prost(uint64, tag = "6")]
+    second: u64,
 }
 
 fn code(code: u32) -> OutcomeMessage {
@@ -81,6 +84,9 @@ fn message(outcome: &Outcome) -> OutcomeMessage {
         Outcome::Dropped => code(120),
         Outcome::Deletion(DeletionOutcome::Accepted { deletion }) => number(130, deletion.0),
         Outcome::TenantSet => code(140),
+        Outcome::FeatureLevel(level) => number(150, u64::from(level.0)),
+        Outcome::Forget(ForgetOutcome::Forgotten) => code(160),
+        Outcome::Forget(ForgetOutcome::HoldsReplicas) => code(161),
         Outcome::Refused(refusal) => refusal_message(refusal),
     }
 }
@@ -98,6 +104,9 @@ fn refusal_message(refusal: &Refusal) -> OutcomeMessage {
         }
         Refusal::Replayed { revision } => number(107, *revision),
         Refusal::Mismatched => code(108),
+        Refusal::NotYet { needs, level } => {
+            OutcomeMessage { second: u64::from(level.0), ..number(109, u64::from(needs.0)) }
+        }
     }
 }
 
@@ -106,7 +115,7 @@ pub(crate) fn encode(outcome: &Outcome) -> Vec<u8> {
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Outcome, DecodeError> {
-    let OutcomeMessage { code, number, point, text, id } = OutcomeMessage::decode(bytes)?;
+    let OutcomeMessage { code, number, point, text, id, second } = OutcomeMessage::decode(bytes)?;
     let value = number.unwrap_or_default();
     let incarnation = Incarnation(value);
     let watermark = super::point(point);
@@ -147,8 +156,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Outcome, DecodeError> {
         120 => Outcome::Dropped,
         130 => Outcome::Deletion(DeletionOutcome::Accepted { deletion: DeletionId(value) }),
         140 => Outcome::TenantSet,
+        150 => Outcome::FeatureLevel(level(value)?),
+        160 => Outcome::Forget(ForgetOutcome::Forgotten),
+        161 => Outcome::Forget(ForgetOutcome::HoldsReplicas),
+        109 => Outcome::Refused(Refusal::NotYet { needs: level(value)?, level: level(second)? }),
         code => Outcome::Refused(refusal(code, value, text)?),
     })
+}
+
+fn level(number: u64) -> Result<FeatureLevel, DecodeError> {
+    let number = u32::try_from(number);
+    number.map(FeatureLevel).map_err(|_| DecodeError::Inconsistent { what: "feature level" })
 }
 
 fn refusal(code: u32, value: u64, text: String) -> Result<Refusal, DecodeError> {
@@ -189,6 +207,7 @@ mod tests {
             Refusal::Full { what: "nodes".to_owned(), limit: 5 },
             Refusal::Replayed { revision: 6 },
             Refusal::Mismatched,
+            Refusal::NotYet { needs: FeatureLevel(3), level: FeatureLevel(2) },
         ];
         let outcomes = [
             Outcome::Cluster(ClusterOutcome::Created),
@@ -228,6 +247,9 @@ mod tests {
             Outcome::Dropped,
             Outcome::Deletion(DeletionOutcome::Accepted { deletion: DeletionId(10) }),
             Outcome::TenantSet,
+            Outcome::FeatureLevel(FeatureLevel(2)),
+            Outcome::Forget(ForgetOutcome::Forgotten),
+            Outcome::Forget(ForgetOutcome::HoldsReplicas),
         ];
         for outcome in outcomes.into_iter().chain(refusals.map(Outcome::Refused)) {
             assert_eq!(decode(&encode(&outcome)), Ok(outcome));

@@ -64,6 +64,8 @@ struct SnapshotMessage {
     deletions: Vec<DeletionMessage>,
     #[prost(uint64, tag = "20")]
     dropped_at: u64,
+    #[prost(uint32, tag = "21")]
+    feature_level: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -122,6 +124,7 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
             .collect(),
         deletions: state.deletions.values().map(|d| compaction::deletion_message(d)).collect(),
         dropped_at: state.dropped_at,
+        feature_level: super::level_number(state.feature_level),
     }
     .encode_to_vec()
 }
@@ -136,6 +139,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
         now: UnixNanos(message.now),
         incarnation: message.incarnation,
         last_incarnation: message.last_incarnation,
+        feature_level: super::level(message.feature_level),
         changes: ChangeLog::starting_after(message.revision),
         topology_revision: message.revision,
         ..State::new()

@@ -55,6 +55,8 @@ struct TopologyMessage {
     generations: Vec<GenerationMessage>,
     #[prost(message, repeated, tag = "7")]
     shards: Vec<PlaceMessage>,
+    #[prost(uint32, tag = "8")]
+    feature_level: u32,
 }
 
 fn numbers(replicas: &[ReplicaId]) -> Vec<u64> {
@@ -101,6 +103,7 @@ pub(crate) fn encode(topology: &Topology) -> Vec<u8> {
         replicas: topology.replicas.iter().map(super::replica_message).collect(),
         generations: topology.generations.iter().map(super::generation_message).collect(),
         shards: topology.shards.values().map(place).collect(),
+        feature_level: super::level_number(topology.feature_level),
     }
     .encode_to_vec()
 }
@@ -130,6 +133,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Topology, DecodeError> {
     Ok(Topology {
         revision: message.revision,
         cluster,
+        feature_level: super::level(message.feature_level),
         nodes: message.nodes.iter().map(super::node_info).collect::<Result<_, _>>()?,
         replicas: message.replicas.iter().map(super::replica_info).collect::<Result<_, _>>()?,
         generations: message.generations.iter().map(super::generation).collect::<Result<_, _>>()?,

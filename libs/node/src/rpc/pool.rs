@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::Channel;
+use super::{Channel, Dialer};
 use crate::Problem;
 
 /// Addresses with a connection; past it all are forgotten and made again when next needed.
 const ADDRESSES_MAX: usize = 8_192;
 
 /// The connections of a process, by `host:port`. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Pool(Arc<RwLock<Channels>>);
+#[derive(Debug, Clone)]
+pub struct Pool {
+    dialer: Dialer,
+    channels: Arc<RwLock<Channels>>,
+}
 
 #[derive(Debug, Default)]
 struct Channels {
@@ -23,14 +26,14 @@ struct Channels {
 }
 
 impl Pool {
-    /// A pool without connections.
-    pub fn new() -> Pool {
-        Pool::default()
+    /// A pool without connections, which are made by `dialer`.
+    pub fn new(dialer: Dialer) -> Pool {
+        Pool { dialer, channels: Arc::default() }
     }
 
     /// Keeps calls to this process's own address inside it.
     pub fn set_here(&self, addr: &str, channel: Channel) {
-        self.0.write().here.insert(addr.to_owned(), channel);
+        self.channels.write().here.insert(addr.to_owned(), channel);
     }
 
     /// The connection to `addr`, made on first use.
@@ -39,14 +42,14 @@ impl Pool {
     /// [`clew_model::ErrorKind::Invalid`] when it is no address.
     pub fn get(&self, addr: &str) -> Result<Channel, Problem> {
         {
-            let channels = self.0.read();
+            let channels = self.channels.read();
             let known = channels.here.get(addr).or_else(|| channels.elsewhere.get(addr));
             if let Some(channel) = known {
                 return Ok(channel.clone());
             }
         }
-        let channel = Channel::connect(&format!("http://{addr}"))?;
-        let mut channels = self.0.write();
+        let channel = self.dialer.connect(addr)?;
+        let mut channels = self.channels.write();
         if channels.elsewhere.len() >= ADDRESSES_MAX {
             channels.elsewhere.clear();
         }
@@ -60,12 +63,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_has_one_connection_and_nonsense_none() {
-        let pool = Pool::new();
+        let pool = Pool::new(Dialer::plain(&crate::Clock::system()));
         assert!(pool.get("no address").is_err());
         for port in 0..ADDRESSES_MAX + 2 {
             pool.get(&format!("10.0.0.1:{port}")).unwrap();
             pool.get("10.0.0.1:0").unwrap();
         }
-        assert!(pool.0.read().elsewhere.len() <= ADDRESSES_MAX);
+        assert!(pool.channels.read().elsewhere.len() <= ADDRESSES_MAX);
     }
 }

@@ -68,6 +68,8 @@ CASES = {
     "secrets-s3": merged(BUCKET, {"configStorageType": "Secret", "bucket": {
         "endpoint": "https://minio:9000", "existingSecret": {
             "name": "s3", "accessKeyIdKey": "id", "secretAccessKeyKey": "key", "sessionTokenKey": "t"}}}),
+    "rpc-tls": merged(BUCKET, {"rpc": {"tls": {"serverName": "clew.prod", "existingSecret": {
+        "name": "clew-rpc", "caKey": "authority"}}}}),
     "secrets-azure": {"mode": "distributed", "bucket": {
         "url": "az://traces", "accountName": "account",
         "existingSecret": {"name": "azure", "accountKeyKey": "key"}}},

@@ -117,6 +117,12 @@ REFUSED = {
                             "not the secret"),
     "half-a-secret": (merged(BUCKET, {"bucket": {"existingSecret": {
         "name": "s", "accessKeyIdKey": "k"}}}), "belong together"),
+    "rpc-tls-in-settings": (merged(BUCKET, {"config": {"rpc": {"tls": {"ca_file": "/x"}}}}),
+                            "rpc.tls.existingSecret"),
+    "public-tls": (merged(BUCKET, {"config": {"server": {"tls": {"cert_file": "/x"}}}}),
+                   "speak plain HTTP"),
+    "nameless-rpc-tls": (merged(BUCKET, {"rpc": {"tls": {
+        "serverName": "", "existingSecret": {"name": "s"}}}}), "a serverName"),
     "scaled-ingester": (merged(BUCKET, {"ingester": {"autoscaling": {"enabled": True}}}),
                         "hold data"),
     "inverted-scaling": (merged(BUCKET, {"querier": {"autoscaling": {
@@ -252,6 +258,29 @@ def test_secrets_come_by_reference_only():
                     if "KEY" in variable["name"] or "TOKEN" in variable["name"]:
                         assert "secretKeyRef" in variable["valueFrom"], owner["metadata"]["name"]
         assert "secret_access_key" not in settings(objects)
+
+
+def test_whoever_calls_the_internal_port_has_its_certificate():
+    objects = render(cases.CASES["rpc-tls"])
+    seen = set()
+    for owner, spec in pod_specs(objects):
+        for container in spec["containers"]:
+            arguments = container.get("args", [])
+            if arguments[:1] not in (["serve"], ["cluster"]):
+                continue
+            env = {each["name"]: each.get("value") for each in container["env"]}
+            assert env["CLEW_RPC_TLS_SERVER_NAME"] == "clew.prod"
+            (mount,) = [each for each in container["volumeMounts"] if each["name"] == "rpc-tls"]
+            (volume,) = [each for each in spec["volumes"] if each["name"] == "rpc-tls"]
+            assert volume["secret"]["secretName"] == "clew-rpc" and mount["readOnly"]
+            paths = {each["path"]: each["key"] for each in volume["secret"]["items"]}
+            files = {variable: env[f"CLEW_RPC_TLS_{variable}_FILE"] for variable in ("CA", "CERT", "KEY")}
+            assert {kind: paths[file.removeprefix(mount["mountPath"] + "/")]
+                    for kind, file in files.items()} == {
+                        "CA": "authority", "CERT": "tls.crt", "KEY": "tls.key"}
+            seen.add(owner["kind"])
+    assert seen == {"StatefulSet", "Deployment", "Job"}
+    assert "rpc-tls" not in str(render(BUCKET))
 
 
 def test_zones_have_a_set_each():

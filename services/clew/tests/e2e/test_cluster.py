@@ -152,6 +152,41 @@ def test_a_node_that_lost_its_disk_is_filled_again(cluster):
     cluster.verify(ledger)
 
 
+def test_the_feature_level_rises_by_itself_and_dead_nodes_can_be_forgotten(cluster, clew):
+    level = wait_until(lambda: (found := cluster.status()["feature_level"])["level"] == 2 and found,
+                       "level 2")
+    assert level == {"level": 2, "next": 2, "held_by": []}
+    assert all(node["feature_levels"] == {"oldest": 1, "newest": 2}
+               for node in cluster.status()["nodes"])
+    addr = cluster.nodes[0].rpc_addr
+    assert "level 2\n" in run_clew("cluster", "status", "--addr", addr).stdout
+    querier = clew(f"metastore.members=[{cluster.members}]", "node.name=shortlived",
+                   f"bucket.url={cluster.bucket}", roles=["querier"])
+    refused = run_clew("cluster", "forget", "shortlived", "--addr", addr)
+    assert refused.returncode == 1 and "is alive" in refused.stderr, refused
+    querier.kill9()
+    wait_until(lambda: run_clew("cluster", "forget", "shortlived", "--addr", addr).returncode == 0,
+               "it is silent for long enough")
+    assert {node["node"] for node in cluster.status()["nodes"]} == {"node-0", "node-1", "node-2"}
+    unknown = run_clew("cluster", "forget", "shortlived", "--addr", addr)
+    assert unknown.returncode == 1 and "not registered" in unknown.stderr, unknown
+    cluster.nodes[2].kill9()
+    wait_until(lambda: "member of the metastore" in run_clew(
+        "cluster", "forget", "node-2", "--addr", addr).stderr, "a refusal")
+
+
+def test_a_cluster_is_held_at_its_level(clew):
+    """So that the release before can be gone back to; what came later is refused with the reason."""
+    held = Cluster(clew, settings=[*SETTINGS, "metastore.feature_level_max=1"])
+    held.wait_healthy()
+    assert held.status()["feature_level"] == {"level": 1, "next": 1, "held_by": []}
+    querier = clew(f"metastore.members=[{held.members}]", "node.name=shortlived",
+                   f"bucket.url={held.bucket}", roles=["querier"])
+    querier.kill9()
+    wait_until(lambda: "feature level 1 and this needs 2" in run_clew(
+        "cluster", "forget", "shortlived", "--addr", held.nodes[0].rpc_addr).stderr, "a refusal")
+
+
 def test_a_shard_without_a_majority_says_so_and_begins_again_when_told_to(clew):
     cluster = Cluster(clew, nodes=6, settings=["metastore.shards=2", "metastore.dead_after=2s",
                                                "distributor.leader_wait=1s"],

@@ -8,7 +8,7 @@ use clew_distributor::Config;
 use clew_model::ErrorKind;
 use clew_node::config::{Bytes as Size, Span};
 use clew_node::http_server::{Limits, serve};
-use clew_node::rpc::Channel;
+use clew_node::rpc::{Channel, Dialer};
 use clew_node::status::retry_delay;
 use clew_node::{Clock, Problem, Stop};
 use http::{Request, StatusCode};
@@ -76,7 +76,8 @@ async fn call(
 async fn a_grpc_client_is_served_over_a_socket() {
     let cluster = Cluster::single();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let channel = Channel::connect(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let dialer = Dialer::plain(&Clock::system());
+    let channel = dialer.connect(&listener.local_addr().unwrap().to_string()).unwrap();
     let stop = Stop::new();
     let (router, tasks) = (cluster.distributor.grpc_router(), cluster.tasks.clone());
     let serving = serve(listener, router, Limits::default(), Clock::system(), tasks, stop.clone());

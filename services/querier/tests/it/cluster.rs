@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use clew_catalog::{
-    ClusterId, Command, CreateCluster, DiskId, IssueReplicaId, NodeId, OpenShardLog, RegisterNode,
-    ReplicaId, RequestId, Roles, ShardId,
+    ClusterId, Command, CreateCluster, DiskId, FeatureRange, IssueReplicaId, NodeId, OpenShardLog,
+    RegisterNode, ReplicaId, RequestId, Roles, ShardId,
 };
 use clew_model::{TenantId, UnixNanos};
 use clew_node::clock::ManualTime;
@@ -222,6 +222,7 @@ fn create(metastore: &FakeMetastore, shards: u32) {
             zone: String::new(),
             capacity: 1,
             roles: Roles::ALL,
+            features: FeatureRange::default(),
         }),
         Command::IssueReplicaId(IssueReplicaId { disk: DiskId([1; 16]), node }),
     ];
