@@ -179,7 +179,7 @@ proptest! {
             .filter(|node| newest(node) < FeatureLevel(most))
             .map(ToString::to_string)
             .collect();
-        prop_assert_eq!(plan.held_by.into_iter().collect::<BTreeSet<_>>(), holding.clone());
+        prop_assert_eq!(&plan.held_by.into_iter().collect::<BTreeSet<_>>(), &holding);
         prop_assert!(!holding.is_empty() || plan.level >= FeatureLevel(most));
     }
 }

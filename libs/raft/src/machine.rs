@@ -92,6 +92,7 @@ impl<S: StateMachine> Machine<S> {
         self.reached.subscribe()
     }
 
+    #[allow(clippy::result_large_err, reason = "what the traits of openraft return")]
     fn apply_one(&mut self, entry: RaftEntry) -> Result<Reply, StorageError> {
         let log_id = entry.log_id;
         self.applied = Some(log_id);
@@ -123,6 +124,7 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
         Ok((self.applied, self.membership.clone()))
     }
 
+    #[allow(clippy::result_large_err, reason = "what the traits of openraft return")]
     async fn apply<I>(&mut self, entries: I) -> Result<Vec<Reply>, StorageError>
     where
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
