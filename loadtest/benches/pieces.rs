@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clew_block::{
-    Block, BlockMeta, BlockOptions, BlockSearch, Origin, SearchSections, SpanTable, TableRows,
-    write_block,
+    Block, BlockMeta, BlockOptions, BlockSearch, Heritage, Origin, SearchSections, SpanTable,
+    TableRows, write_block,
 };
 use clew_loadtest::workload::{DataSet, GENERATOR_VERSION, Wave};
 use clew_model::otlp::{ScanLimits, scan};
@@ -104,7 +104,12 @@ impl Workload {
 
 fn block_of(table: &SpanTable) -> Bytes {
     let rows = [TableRows { table, rows_max: u32::MAX }];
-    let meta = BlockMeta { tenant: TenantId::single(), origin: Origin::default(), lineage: vec![] };
+    let meta = BlockMeta {
+        tenant: TenantId::single(),
+        origin: Origin::default(),
+        lineage: vec![],
+        heritage: Heritage::default(),
+    };
     Bytes::from(write_block(&rows, &BlockOptions::default(), meta).unwrap())
 }
 

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use clew_block::{
-    Block, BlockMeta, BlockOptions, Origin, SearchSections, SpanTable, TableRows, write_block,
+    Block, BlockMeta, BlockOptions, Heritage, Origin, SearchSections, SpanTable, TableRows,
+    write_block,
 };
 use clew_model::TenantId;
 use clew_model::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
@@ -156,8 +157,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for level in [1, 3] {
         let options = BlockOptions { page_level: level, ..BlockOptions::default() };
-        let meta =
-            BlockMeta { tenant: TenantId::single(), origin: Origin::default(), lineage: vec![] };
+        let meta = BlockMeta {
+            tenant: TenantId::single(),
+            origin: Origin::default(),
+            lineage: vec![],
+            heritage: Heritage::default(),
+        };
         let started = processor_micros();
         let rows = [TableRows { table: &table, rows_max: u32::MAX }];
         let block = write_block(&rows, &options, meta)?;

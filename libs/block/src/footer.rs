@@ -16,6 +16,7 @@ use clew_model::wire::put_varint;
 
 use crate::codec::{ByteReader, narrow, put_bytes};
 use crate::error::BlockError;
+use crate::heritage::Heritage;
 
 /// The format version this release writes, and the only one it reads: version 1 was never released.
 pub const FORMAT_VERSION: u16 = 2;
@@ -171,6 +172,8 @@ pub struct Footer {
     pub max_end: u64,
     /// The sections in the order of their bytes.
     pub sections: Vec<Section>,
+    /// What a catalog wants to know that has to be made anew.
+    pub heritage: Heritage,
     /// How many bytes at the block's end hold everything that is read when it is opened.
     pub tail_length: u32,
     /// Where the footer begins, which is the length of all sections.
@@ -205,6 +208,7 @@ impl Footer {
             put_varint(&mut out, section.raw_length);
             out.extend_from_slice(&section.crc32c.to_le_bytes());
         }
+        self.heritage.put(&mut out);
         let footer_length = narrow(out.len());
         let tail = self.footer_start - self.tail_start() + out.len() as u64 + TRAILER_BYTES as u64;
         out.extend_from_slice(&footer_length.to_le_bytes());
@@ -298,6 +302,7 @@ impl Footer {
             }
             sections.push(section);
         }
+        let heritage = Heritage::read(&mut reader)?;
         Ok(Footer {
             version,
             tenant,
@@ -309,6 +314,7 @@ impl Footer {
             min_start,
             max_end,
             sections,
+            heritage,
             tail_length,
             footer_start,
             footer_length: 0,

@@ -5,7 +5,8 @@
 //! - [`Block`]: opened from the tail of a block, names the byte ranges of everything else and
 //!   reads them: [`BlockSearch`] for lookups, [`Page`] for spans.
 //! - [`Merge`]: from many blocks of one tenant to the traces of one.
-//! - [`pack`]: joins the blocks of several tenants into one object.
+//! - [`pack`]: joins the blocks of several tenants into one object; [`TenantEntry::of`] finds them
+//!   again, from the object's end.
 //!
 //! Pure and synchronous: everything works on byte buffers handed in. Stored bytes are verified
 //! before use, so damage is [`BlockError::Corrupt`] and never a panic or a wrong answer. The
@@ -26,6 +27,7 @@ mod extract;
 mod filter;
 mod footer;
 mod hash;
+mod heritage;
 mod index;
 mod keys;
 mod lookup;
@@ -51,9 +53,10 @@ pub use columns::{Columns, Parent};
 pub use error::BlockError;
 pub use filter::TraceFilter;
 pub use footer::{Codec, FORMAT_VERSION, Footer, Origin, Section, SectionKind, TRAILER_BYTES};
+pub use heritage::{Cover, Heritage};
 pub use index::BlockSearch;
 pub use merge::{Merge, MergeStep, Merged, PageWanted};
-pub use object::{TenantEntry, pack};
+pub use object::{TenantEntry, pack, pack_last};
 pub use page::{BlockRecords, Page, PageDirectory, PageEntry};
 pub use rows::{LookupResult, RowSet};
 pub use table::{NEWEST_STEP, Pushed, ROWS_MAX, RowFacts, SpanTable};

@@ -29,6 +29,25 @@ pub struct TenantEntry {
     pub split: u64,
 }
 
+impl TenantEntry {
+    /// The entry of the block that ends at `end` of its object and has this footer; nothing if it
+    /// would begin before the object does. So an object can be read from its end without a catalog:
+    /// the block before ends where this one begins.
+    pub fn of(footer: &Footer, end: u64) -> Option<TenantEntry> {
+        Some(TenantEntry {
+            tenant: footer.tenant.clone(),
+            offset: end.checked_sub(footer.block_length())?,
+            length: footer.block_length(),
+            tail_length: footer.tail_length,
+            min_start: footer.min_start,
+            max_end: footer.max_end,
+            spans: footer.spans,
+            traces: footer.traces,
+            split: footer.split,
+        })
+    }
+}
+
 /// Joins blocks into one object, in the order of their tenants.
 ///
 /// # Errors
@@ -44,18 +63,28 @@ pub fn pack(
         if footer.tenant != tenant || footer.block_length() != block.len() as u64 {
             return Err(BlockError::corrupt("footer", "it belongs to another block"));
         }
-        entries.push(TenantEntry {
-            tenant,
-            offset: object.len() as u64,
-            length: block.len() as u64,
-            tail_length: footer.tail_length,
-            min_start: footer.min_start,
-            max_end: footer.max_end,
-            spans: footer.spans,
-            traces: footer.traces,
-            split: footer.split,
-        });
         object.extend_from_slice(&block);
+        let entry = TenantEntry::of(&footer, object.len() as u64);
+        entries.push(entry.ok_or_else(|| BlockError::corrupt("footer", "its block is longer"))?);
     }
     Ok((object, entries))
+}
+
+/// As [`pack`], for the last object of a merge that made `objects` of them: its blocks say so.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_last(
+    blocks: Vec<(TenantId, Vec<u8>)>,
+    objects: u32,
+) -> Result<(Vec<u8>, Vec<TenantEntry>), BlockError> {
+    let say = |(tenant, mut block): (TenantId, Vec<u8>)| {
+        let mut footer = Footer::parse(&block)?;
+        let start = usize::try_from(footer.footer_start).unwrap_or(usize::MAX);
+        footer.heritage.objects = objects;
+        block.truncate(start);
+        block.extend_from_slice(&footer.to_bytes());
+        Ok((tenant, block))
+    };
+    pack(blocks.into_iter().map(say).collect::<Result<_, BlockError>>()?)
 }

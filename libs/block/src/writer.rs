@@ -20,6 +20,7 @@ pub use self::tables::{TableRows, write_block};
 use crate::error::BlockError;
 use crate::extract::{Extracted, KeyGuess, index_span};
 use crate::footer::Origin;
+use crate::heritage::Heritage;
 use crate::index::StoreRows;
 use crate::terms::TermStore;
 
@@ -47,6 +48,8 @@ pub struct BlockMeta {
     pub origin: Origin,
     /// Keys of the objects it replaces.
     pub lineage: Vec<String>,
+    /// What else a catalog wants to know that has to be made anew.
+    pub heritage: Heritage,
 }
 
 /// What is known of a trace beside its spans.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::deletion::Deletion;
+use crate::gap::Gap;
 use crate::key::ObjectKey;
 use crate::object::ObjectMeta;
 use crate::state::Generation;
@@ -41,6 +42,8 @@ pub enum ChangeKind {
     },
     /// Traces were deleted, or are physically gone by now.
     DeletionChanged(Arc<Deletion>),
+    /// These are all gaps now.
+    GapsChanged(Vec<Gap>),
 }
 
 /// A bounded list of changes, ascending by revision.

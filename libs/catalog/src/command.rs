@@ -5,14 +5,17 @@ use clew_ring::{NodeId, ShardId};
 
 use crate::compaction::TenantSettings;
 use crate::feature::{FeatureLevel, FeatureRange};
-use crate::ident::{ClusterId, DeletionId, DiskId, Incarnation, JobId, ReplicaId, RequestId};
+use crate::ident::{
+    ClusterId, DeletionId, DiskId, Incarnation, JobId, LogPoint, ReplicaId, RequestId,
+};
 use crate::key::ObjectKey;
 use crate::member::NodeState;
 use crate::member::Roles;
 use crate::object::ObjectMeta;
 use crate::outcome::{
-    ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GenerationOutcome, JobOutcome,
-    LeadOutcome, OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
+    ClaimOutcome, ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GapOutcome,
+    GenerationOutcome, JobOutcome, LeadOutcome, OpenOutcome, Outcome, PlaceOutcome,
+    QuarantineOutcome, Refusal,
 };
 use crate::topology::ShardLead;
 use crate::wire;
@@ -76,6 +79,9 @@ pub struct IssueReplicaId {
     pub disk: DiskId,
     /// The node it is attached to, registered before.
     pub node: NodeId,
+    /// The id that the logs on the disk belong to, if there are any: a restored catalog may be older
+    /// than they are.
+    pub holds: Option<ReplicaId>,
 }
 
 /// Opens a shard's log under a new incarnation and closes the previous one. Repeating a request
@@ -121,6 +127,37 @@ pub struct NoteLead {
     pub incarnation: Incarnation,
     /// The leader and the members.
     pub lead: ShardLead,
+    /// Up to where the log was purged, as its entries are in registered objects.
+    pub flushed: LogPoint,
+}
+
+/// Tells a restored catalog of a log that it does not know: one that was opened after the backup. It
+/// becomes the shard's open log if nobody has led that since the restore, and it is later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimLog {
+    /// The shard.
+    pub shard: ShardId,
+    /// The incarnation of the log that is on a disk.
+    pub incarnation: Incarnation,
+    /// The replica that has it.
+    pub replica: ReplicaId,
+}
+
+/// Accepts that what a shard's log has purged is not in the catalog, and will not come back: the
+/// shard goes on behind it, and queries name the gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptGap {
+    /// The shard.
+    pub shard: ShardId,
+    /// The incarnation of its log.
+    pub incarnation: Incarnation,
+}
+
+/// Forgets gaps: queries do not name them any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForgetGaps {
+    /// Those of this shard; nothing for all.
+    pub shard: Option<ShardId>,
 }
 
 /// Decides which replicas hold a shard's log from now on; its leader changes the members to that.
@@ -311,6 +348,9 @@ pub enum Command {
     SetTenant(SetTenant),
     RaiseFeatureLevel(RaiseFeatureLevel),
     ForgetNode(ForgetNode),
+    ClaimLog(ClaimLog),
+    AcceptGap(AcceptGap),
+    ForgetGaps(ForgetGaps),
 }
 
 impl Command {
@@ -328,6 +368,8 @@ impl Command {
                 | Command::AddGeneration(_)
                 | Command::RaiseFeatureLevel(_)
                 | Command::ForgetNode(_)
+                | Command::ClaimLog(_)
+                | Command::AcceptGap(_)
         )
     }
 
@@ -386,6 +428,9 @@ requests! {
     PlaceShard => PlaceOutcome, Outcome::Place(outcome) => outcome;
     SetNodeState => (), Outcome::NodeStateSet => ();
     AddGeneration => GenerationOutcome, Outcome::Generation(outcome) => outcome;
+    ClaimLog => ClaimOutcome, Outcome::Claim(outcome) => outcome;
+    AcceptGap => GapOutcome, Outcome::Gap(outcome) => outcome;
+    ForgetGaps => GapOutcome, Outcome::Gap(outcome) => outcome;
     BeginJob => JobOutcome, Outcome::Job(outcome) => outcome;
     RenewJob => JobOutcome, Outcome::Job(outcome) => outcome;
     CommitJob => JobOutcome, Outcome::Job(outcome) => outcome;

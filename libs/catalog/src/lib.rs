@@ -6,13 +6,17 @@
 //! randomness, no I/O and no unordered maps: equal logs give equal states. [`MemoryCatalog`] is the
 //! same machine without the log.
 //!
+//! A catalog that was lost is made again by [`restore`], from a [`Backup`] and the objects in the bucket,
+//! or from those alone.
+//!
 //! Readers take a [`View`] of their tenants at a revision and follow it by
 //! [`State::changes_since`]. [`State::encode`] is the snapshot; [`State::state_hash`] compares
 //! replicas.
 //!
 //! Invariants:
-//! - The flushed objects of an incarnation cover its log from the start to the watermark without gap
-//!   or overlap; the watermark of an incarnation never falls.
+//! - The flushed objects of an incarnation cover its log from the start to the watermark without overlap,
+//!   and without a gap but those that an operator accepted ([`Gap`]); the watermark of an incarnation
+//!   never falls.
 //! - An incarnation and a replica id are issued once.
 //! - An object is in the index of a tenant if and only if it has a block of the tenant that is not
 //!   quarantined.
@@ -23,12 +27,14 @@
 //! - Every command may be repeated: the second time changes nothing but the revision and the time
 //!   (and, for a node, when it was last seen).
 
+mod backup;
 mod changes;
 mod command;
 mod compaction;
 mod deletion;
 mod error;
 mod feature;
+mod gap;
 mod ident;
 mod key;
 mod member;
@@ -37,6 +43,7 @@ mod object;
 mod outcome;
 mod planner;
 mod planted;
+mod restore;
 mod snapshot;
 mod sound;
 mod state;
@@ -44,13 +51,15 @@ mod topology;
 mod view;
 mod wire;
 
+pub use backup::{BACKUP_HEAD_BYTES, Backup, BackupKey, BackupSummary};
 pub use changes::{Change, ChangeKind};
 pub use clew_ring::{MapGeneration, MapShard, NodeId, ShardId, ShardMap};
 pub use command::{
-    AbandonJob, AddGeneration, BeginJob, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush,
-    CommitJob, ConfirmDeleted, CreateCluster, DeleteTraces, DropBlocks, ForgetNode, IssueReplicaId,
-    NoteLead, OpenShardLog, PlaceShard, QuarantineBlock, RaiseFeatureLevel, RegisterNode,
-    RemoveTenant, Removed, RenewJob, Request, SetNodeState, SetTenant, Striking,
+    AbandonJob, AcceptGap, AddGeneration, BeginJob, COMMAND_BYTES_MAX, COMMAND_VERSION, ClaimLog,
+    Command, CommitFlush, CommitJob, ConfirmDeleted, CreateCluster, DeleteTraces, DropBlocks,
+    ForgetGaps, ForgetNode, IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock,
+    RaiseFeatureLevel, RegisterNode, RemoveTenant, Removed, RenewJob, Request, SetNodeState,
+    SetTenant, Striking,
 };
 pub use compaction::{
     DeadObject, JOB_INPUTS_MAX, Job, JobSpec, LEVEL_MAX, Retention, STRIKES_MAX,
@@ -59,6 +68,7 @@ pub use compaction::{
 pub use deletion::{DELETION_QUERY_BYTES_MAX, DELETION_TRACES_MAX, Deletion, DeletionScope};
 pub use error::DecodeError;
 pub use feature::{FeatureLevel, FeatureRange, LevelPlan, Signs, plan_feature_level};
+pub use gap::{GAPS_MAX, Gap};
 pub use ident::{
     ClusterId, DeletionId, DiskId, Incarnation, JobId, LogPoint, ReplicaId, RequestId,
 };
@@ -67,10 +77,14 @@ pub use member::{NodeInfo, NodeState, Roles};
 pub use memory::{Answered, MemoryCatalog};
 pub use object::{OBJECT_BYTES_MAX, OBJECT_TENANTS_MAX, ObjectError, ObjectMeta, TenantBlock};
 pub use outcome::{
-    ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GenerationOutcome, JobOutcome,
-    LeadOutcome, OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
+    ClaimOutcome, ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GapOutcome,
+    GenerationOutcome, JobOutcome, LeadOutcome, OpenOutcome, Outcome, PlaceOutcome,
+    QuarantineOutcome, Refusal,
 };
 pub use planner::{CompactionOptions, PlannedJob, plan_places};
+pub use restore::{
+    FoundObject, Listing, LogRange, Rebuilding, Report, Restored, ShardReport, restore,
+};
 pub use sound::Unsound;
 pub use state::{Generation, Liveness, ReplicaInfo, ShardLog, State};
 pub use topology::{ShardLead, ShardPlace, SharedTopology, Topology};

@@ -103,6 +103,29 @@ pub enum PlaceOutcome {
     Closed,
 }
 
+/// The answer to [`crate::ClaimLog`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// It is the shard's open log from now on, or was already.
+    Claimed,
+    /// The shard goes on under another incarnation: the log is over.
+    Closed {
+        /// The open one.
+        current: Incarnation,
+    },
+    /// No map generation has this shard, or it never had a log here.
+    UnknownShard,
+}
+
+/// The answer to [`crate::AcceptGap`] and [`crate::ForgetGaps`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapOutcome {
+    /// The gap is in the record, or the gaps are out of it.
+    Done,
+    /// There is none.
+    None,
+}
+
 /// The answer to commands about compactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobOutcome {
@@ -271,6 +294,10 @@ pub enum Outcome {
     FeatureLevel(FeatureLevel),
     /// Of [`crate::ForgetNode`].
     Forget(ForgetOutcome),
+    /// Of [`crate::ClaimLog`].
+    Claim(ClaimOutcome),
+    /// Of [`crate::AcceptGap`] and [`crate::ForgetGaps`].
+    Gap(GapOutcome),
     /// Of any command: nothing changed.
     Refused(Refusal),
 }

@@ -107,7 +107,7 @@ mod tests {
                 roles: Roles::ALL,
                 features: FeatureRange::default(),
             }),
-            Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node }),
+            Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node, holds: None }),
             Command::OpenShardLog(OpenShardLog {
                 shard: ShardId(0),
                 replicas: vec![ReplicaId(1)],

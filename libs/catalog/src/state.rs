@@ -6,6 +6,7 @@
 mod compaction;
 mod deletions;
 mod features;
+mod gaps;
 mod logs;
 mod members;
 mod places;
@@ -23,6 +24,7 @@ use crate::command::Command;
 use crate::compaction::{DeadObject, Job, Strikes, TenantSettings};
 use crate::deletion::Deletion;
 use crate::feature::FeatureLevel;
+use crate::gap::Gap;
 use crate::ident::{
     ClusterId, DeletionId, DiskId, Incarnation, JobId, LogPoint, ReplicaId, RequestId,
 };
@@ -62,6 +64,11 @@ pub struct ShardLog {
     pub placed: Vec<ReplicaId>,
     /// Who leads it and who its members are, as last heard; nothing before it began.
     pub lead: Option<ShardLead>,
+    /// Nobody has led it since the catalog was restored: where it is is not known.
+    pub awaits: bool,
+    /// The log was purged up to there, beyond the watermark: the catalog is an old backup. The shard
+    /// stands still until an operator decides.
+    pub ahead: Option<LogPoint>,
 }
 
 /// A replica id and where its disk is.
@@ -118,6 +125,13 @@ pub struct State {
     pub(crate) deletions: BTreeMap<DeletionId, Arc<Deletion>>,
     /// The last revision at which objects or blocks were dropped.
     pub(crate) dropped_at: u64,
+    /// Replica ids issued from now on are above it: below it may be some that were issued after the
+    /// backup that the catalog was restored from.
+    pub(crate) replica_floor: u64,
+    /// What is gone, sorted.
+    pub(crate) gaps: Vec<Gap>,
+    /// The history of the shard map is not known: traces may lie in shards that no generation names.
+    pub(crate) map_guessed: bool,
     /// Derived: the job that holds an object.
     pub(crate) busy: BTreeMap<ObjectKey, JobId>,
     /// Derived: what queries of a tenant read, without its quarantined blocks.
@@ -186,6 +200,9 @@ impl State {
             Command::SetTenant(command) => self.set_tenant(command),
             Command::RaiseFeatureLevel(command) => Ok(self.raise_feature_level(&command)),
             Command::ForgetNode(command) => self.forget_node(&command),
+            Command::ClaimLog(command) => self.claim_log(&command),
+            Command::AcceptGap(command) => Ok(self.accept_gap(command)),
+            Command::ForgetGaps(command) => Ok(self.forget_gaps(command)),
         };
         if moves && result.is_ok() {
             self.topology_revision = self.revision;
@@ -201,8 +218,8 @@ impl State {
     /// Nodes, shards and who leads them.
     pub fn topology(&self) -> Topology {
         let place = |(shard, log): (&ShardId, &ShardLog)| {
-            let ShardLog { incarnation, replicas, placed, lead, .. } = log.clone();
-            (*shard, ShardPlace { shard: *shard, incarnation, first: replicas, placed, lead })
+            let ShardLog { incarnation, replicas: first, placed, lead, awaits, .. } = log.clone();
+            (*shard, ShardPlace { shard: *shard, incarnation, first, placed, lead, awaits })
         };
         Topology {
             revision: self.topology_revision,
@@ -238,6 +255,11 @@ impl State {
     /// The level of features that may be used.
     pub fn feature_level(&self) -> FeatureLevel {
         self.feature_level
+    }
+
+    /// The last incarnation of a shard's log that was issued; 0 before the first.
+    pub fn last_incarnation(&self) -> Incarnation {
+        Incarnation(self.last_incarnation)
     }
 
     /// The live map generations, ascending.
@@ -389,6 +411,25 @@ impl State {
             Some(_) | None => true,
         };
         if dead { Liveness::Dead } else { Liveness::MayRegister }
+    }
+
+    /// What is gone, as far as the catalog can tell.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Why nothing in the bucket may be called dead for now, though the catalog does not know it: it
+    /// was restored, and it is not settled yet what it lacks.
+    pub fn unsettled(&self) -> Option<String> {
+        let waits = self.shards.iter().find(|(_, log)| log.awaits || log.ahead.is_some());
+        if let Some((shard, log)) = waits {
+            let incarnation = log.incarnation;
+            return Some(match log.ahead {
+                Some(_) => format!("the log of shard {shard}, incarnation {incarnation}"),
+                None => format!("whoever leads shard {shard} since the catalog was restored"),
+            });
+        }
+        self.gaps.first().map(ToString::to_string)
     }
 
     /// The changes after `revision` up to now, oldest first; nothing if the catalog does not

@@ -48,6 +48,9 @@ pub struct ShardPlace {
     pub placed: Vec<ReplicaId>,
     /// Who leads it; nothing before it began.
     pub lead: Option<ShardLead>,
+    /// The catalog was restored and nobody has led the log since: whoever has a replica of it opens
+    /// it, nobody begins it, and nobody removes one.
+    pub awaits: bool,
 }
 
 impl ShardPlace {

@@ -9,6 +9,7 @@ use clew_ring::{NodeId, ShardId, ShardMap};
 use crate::changes::{Change, ChangeKind};
 use crate::deletion::Deletion;
 use crate::error::DecodeError;
+use crate::gap::Gap;
 use crate::ident::{ClusterId, DeletionId, Incarnation, LogPoint, ReplicaId};
 use crate::key::ObjectKey;
 use crate::member::NodeInfo;
@@ -75,6 +76,11 @@ pub struct View {
     pub(crate) quarantined: BTreeMap<(TenantId, ObjectKey), Quarantine>,
     /// The deletions under way.
     pub(crate) deletions: BTreeMap<DeletionId, Arc<Deletion>>,
+    /// What is gone of any tenant: a query that may miss something of it is partial.
+    pub gaps: Vec<Gap>,
+    /// A restored catalog does not know the history of the shard map: a trace may lie in any shard,
+    /// whatever the generations say.
+    pub map_guessed: bool,
 }
 
 /// The nodes and the replicas on their disks, at one revision.
@@ -125,6 +131,8 @@ impl State {
                 .filter(|deletion| deletion.done_at.is_none() && covered(&deletion.tenant))
                 .map(|deletion| (deletion.id, Arc::clone(deletion)))
                 .collect(),
+            gaps: self.gaps.clone(),
+            map_guessed: self.map_guessed,
             scope,
             objects,
         }
@@ -213,6 +221,7 @@ impl View {
                 }
                 ChangeKind::ObjectsReplaced { gone, added } => self.replace_objects(gone, added),
                 ChangeKind::DeletionChanged(deletion) => self.note_deletion(deletion),
+                ChangeKind::GapsChanged(gaps) => self.gaps.clone_from(gaps),
             }
         }
         self.revision = self.revision.max(revision);

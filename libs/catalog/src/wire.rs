@@ -16,6 +16,7 @@ use clew_ring::{MapGeneration, MapShard, NodeId, SHARDS_MAX, ShardId};
 
 use crate::error::DecodeError;
 use crate::feature::FeatureLevel;
+use crate::gap::Gap;
 use crate::ident::{Incarnation, JobId, LogPoint, ReplicaId};
 use crate::key::{CompactedKey, FlushKey, ObjectKey};
 use crate::member::{NodeInfo, NodeState, Roles};
@@ -186,6 +187,26 @@ pub(crate) fn level_number(level: FeatureLevel) -> u32 {
 
 pub(crate) fn level(number: u32) -> FeatureLevel {
     FeatureLevel(number.max(FeatureLevel::FIRST.0))
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct GapMessage {
+    #[prost(uint32, tag = "1")]
+    pub(crate) shard: u32,
+    #[prost(uint64, tag = "2")]
+    pub(crate) incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) from: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) through: u64,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) object: Option<KeyMessage>,
+    #[prost(fixed64, tag = "6")]
+    pub(crate) min_time: u64,
+    #[prost(fixed64, tag = "7")]
+    pub(crate) max_time: u64,
+    #[prost(fixed64, tag = "8")]
+    pub(crate) at: u64,
 }
 
 /// The content of an id of 16 bytes.
@@ -395,6 +416,32 @@ pub(crate) fn quarantine(message: &QuarantineMessage) -> Result<Quarantine, Deco
         at: UnixNanos(message.at),
         min_time: UnixNanos(message.min_time),
         max_time: UnixNanos(message.max_time),
+    })
+}
+
+pub(crate) fn gap_message(gap: &Gap) -> GapMessage {
+    GapMessage {
+        shard: gap.shard.0,
+        incarnation: gap.incarnation.0,
+        from: gap.from,
+        through: gap.through,
+        object: gap.object.map(KeyMessage::from),
+        min_time: gap.min_time.0,
+        max_time: gap.max_time.0,
+        at: gap.at.0,
+    }
+}
+
+pub(crate) fn gap(message: &GapMessage) -> Result<Gap, DecodeError> {
+    Ok(Gap {
+        shard: shard(message.shard)?,
+        incarnation: Incarnation(message.incarnation),
+        from: message.from,
+        through: message.through,
+        object: message.object.map(|object| key(Some(object))).transpose()?,
+        min_time: UnixNanos(message.min_time),
+        max_time: UnixNanos(message.max_time),
+        at: UnixNanos(message.at),
     })
 }
 

@@ -61,7 +61,7 @@ fn opened() -> State {
             roles: Roles::ALL,
             features: FeatureRange::default(),
         }),
-        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node }),
+        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node, holds: None }),
         open(0),
         open(1),
     ];

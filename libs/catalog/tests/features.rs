@@ -46,7 +46,7 @@ fn created() -> State {
     for command in [
         Command::CreateCluster(CreateCluster { cluster: ClusterId([1; 16]), shard_count: 1 }),
         register(0, range(1, 9)),
-        Command::IssueReplicaId(IssueReplicaId { disk, node: node(0) }),
+        Command::IssueReplicaId(IssueReplicaId { disk, node: node(0), holds: None }),
         Command::OpenShardLog(OpenShardLog {
             shard: ShardId(0),
             replicas: vec![ReplicaId(1)],

@@ -45,7 +45,7 @@ fn history() -> Vec<(UnixNanos, Command)> {
             roles: Roles::ALL,
             features: FeatureRange::default(),
         }),
-        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0xd1; 16]), node }),
+        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0xd1; 16]), node, holds: None }),
         Command::OpenShardLog(OpenShardLog {
             shard: ShardId(1),
             replicas: vec![ReplicaId(1)],
@@ -69,8 +69,13 @@ fn history() -> Vec<(UnixNanos, Command)> {
                 voters: vec![ReplicaId(1)],
                 learners: vec![ReplicaId(2)],
             },
+            flushed: LogPoint::default(),
         }),
-        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0xd2; 16]), node: node2 }),
+        Command::IssueReplicaId(IssueReplicaId {
+            disk: DiskId([0xd2; 16]),
+            node: node2,
+            holds: None,
+        }),
         Command::PlaceShard(PlaceShard {
             shard: ShardId(1),
             incarnation: Incarnation(1),
@@ -148,6 +153,30 @@ fn life(object: &dyn Fn(u64, u64, u64) -> ObjectMeta) -> Vec<Command> {
             blocks: vec![(made(13, 0xabba).key, anvil)],
         }),
         Command::RemoveTenant(RemoveTenant { tenant: bellows, request: RequestId([0xf5; 16]) }),
+        Command::IssueReplicaId(IssueReplicaId {
+            disk: DiskId([0xd3; 16]),
+            node: NodeId::parse("ingester-0").unwrap(),
+            holds: Some(ReplicaId(77)),
+        }),
+        Command::NoteLead(NoteLead {
+            shard: ShardId(1),
+            incarnation: Incarnation(1),
+            lead: ShardLead {
+                term: 4,
+                leader: ReplicaId(1),
+                members_index: 8,
+                voters: vec![ReplicaId(1)],
+                learners: vec![],
+            },
+            flushed: LogPoint { term: 3, leader: 1, index: 3_600 },
+        }),
+        Command::AcceptGap(AcceptGap { shard: ShardId(1), incarnation: Incarnation(1) }),
+        Command::ForgetGaps(ForgetGaps { shard: Some(ShardId(0)) }),
+        Command::ClaimLog(ClaimLog {
+            shard: ShardId(1),
+            incarnation: Incarnation(1),
+            replica: ReplicaId(77),
+        }),
     ]
 }
 

@@ -64,7 +64,7 @@ fn any_command() -> impl Strategy<Value = Command> {
             })
         }),
         2 => (0..4u8, node.clone()).prop_map(|(disk, node)| {
-            Command::IssueReplicaId(IssueReplicaId { disk: DiskId([disk; 16]), node })
+            Command::IssueReplicaId(IssueReplicaId { disk: DiskId([disk; 16]), node, holds: None })
         }),
         3 => (0..4u32, prop::collection::vec(1..4u64, 0..3), prop::option::of(1..6u64), 0..5u8)
             .prop_map(|(shard, replicas, replaces, request)| {
@@ -90,6 +90,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                         voters: voters.into_iter().map(ReplicaId).collect(),
                         learners: vec![],
                     },
+                    flushed: LogPoint { term, leader: 1, index: members_index * 4 },
                 })
             }
         ),
@@ -108,6 +109,17 @@ fn any_command() -> impl Strategy<Value = Command> {
         }),
         1 => (0..4u64, 0..6u32).prop_map(|(after, shard_count)| {
             Command::AddGeneration(AddGeneration { after, shard_count })
+        }),
+        2 => (0..4u32, 0..6u64, 0..4u64).prop_map(|(shard, incarnation, replica)| {
+            let (shard, incarnation) = (ShardId(shard), Incarnation(incarnation));
+            match replica {
+                0 => Command::AcceptGap(AcceptGap { shard, incarnation }),
+                1 => Command::ForgetGaps(ForgetGaps { shard: Some(shard) }),
+                _ => {
+                    let replica = ReplicaId(replica);
+                    Command::ClaimLog(ClaimLog { shard, incarnation, replica })
+                }
+            }
         }),
         3 => (key, 0..3usize).prop_map(|(object, whose)| {
             Command::QuarantineBlock(QuarantineBlock {
@@ -133,7 +145,7 @@ fn opened() -> State {
             roles: Roles::ALL,
             features: FeatureRange::default(),
         }),
-        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node }),
+        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node, holds: None }),
     ];
     commands.extend((0..3).map(|shard| {
         Command::OpenShardLog(OpenShardLog {
@@ -189,7 +201,8 @@ proptest! {
     fn flushes_cover_each_log_without_gap_or_overlap(commands in commands(150)) {
         let mut state = opened();
         let mut applied: BTreeMap<(ShardId, Incarnation), Vec<(u64, u64)>> = BTreeMap::new();
-        for (command, at) in &commands {
+        let is_gap = |command: &Command| matches!(command, Command::AcceptGap(_));
+        for (command, at) in commands.iter().filter(|(command, _)| !is_gap(command)) {
             let before: BTreeMap<_, _> = state
                 .shard_logs()
                 .map(|(shard, log)| ((shard, log.incarnation), log.watermark.index))
@@ -252,6 +265,9 @@ proptest! {
                 (Outcome::Quarantine(QuarantineOutcome::Quarantined), second) => {
                     let again = QuarantineOutcome::AlreadyQuarantined;
                     prop_assert_eq!(second, &Outcome::Quarantine(again));
+                }
+                (Outcome::Gap(GapOutcome::Done), second) => {
+                    prop_assert_eq!(second, &Outcome::Gap(GapOutcome::None));
                 }
                 (Outcome::Generation(GenerationOutcome::Added { generation }), second) => {
                     let generation = *generation;

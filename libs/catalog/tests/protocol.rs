@@ -66,7 +66,7 @@ fn ready() -> MemoryCatalog {
     create(&catalog);
     let node = register(&catalog, "ingester-0");
     let disk = DiskId([5; 16]);
-    let replica = catalog.propose(IssueReplicaId { disk, node }, AT).unwrap().answer;
+    let replica = catalog.propose(IssueReplicaId { disk, node, holds: None }, AT).unwrap().answer;
     assert_eq!(replica, ReplicaId(1));
     assert_eq!(open(&catalog, None, 1), OpenOutcome::Opened { incarnation: Incarnation(1) });
     catalog
@@ -188,13 +188,17 @@ fn logs_open_only_on_issued_replicas_of_known_shards() {
 fn a_replica_id_stays_with_its_disk() {
     let catalog = ready();
     let other = register(&catalog, "ingester-1");
-    let issue = |disk, node| catalog.propose(IssueReplicaId { disk, node }, AT).unwrap().answer;
+    let issue = |disk, node| {
+        catalog.propose(IssueReplicaId { disk, node, holds: None }, AT).unwrap().answer
+    };
     assert_eq!(issue(DiskId([5; 16]), other.clone()), ReplicaId(1));
     assert_eq!(issue(DiskId([6; 16]), other.clone()), ReplicaId(2));
     let members = catalog.read(State::members);
     assert_eq!(members.node_of(ReplicaId(1)).unwrap().node, other);
     let node = NodeId::parse("nobody").unwrap();
-    let refusal = catalog.propose(IssueReplicaId { disk: DiskId([7; 16]), node }, AT).unwrap_err();
+    let refusal = catalog
+        .propose(IssueReplicaId { disk: DiskId([7; 16]), node, holds: None }, AT)
+        .unwrap_err();
     assert_eq!(refusal, Refusal::UnknownNode);
 }
 

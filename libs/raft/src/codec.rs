@@ -19,7 +19,7 @@ use crate::types::{
 const FRAME_VERSION: u8 = 1;
 const FRAME_HEAD_BYTES: usize = 5;
 /// openraft adds one to terms and indexes without checking; nothing real comes near this.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 const MEMBERS_MAX: usize = 1024;
 const CONFIGS_MAX: usize = 8;
 const ADDR_BYTES_MAX: usize = 1024;

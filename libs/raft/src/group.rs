@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::EntryPayload;
 use openraft::metrics::RaftDataMetrics;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -108,6 +109,29 @@ impl<S> Group<S> {
         bytes_max: usize,
     ) -> Result<Vec<CommittedEntry>, Error> {
         self.member.read_committed(from_exclusive, bytes_max).await
+    }
+
+    /// The id of the committed entry at `index`, if this replica still has it.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`], [`Error::Database`].
+    pub async fn committed_id(&self, index: u64) -> Result<Option<LogId>, Error> {
+        self.member.committed_id(index).await
+    }
+
+    /// The payloads in this replica's log behind what is applied here, with their indexes: nobody knows
+    /// whether they are committed. For a replica whose group has lost its quorum for good.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn unapplied(&self) -> Result<Vec<(u64, Bytes)>, Error> {
+        let applied = *self.member.applied().borrow();
+        let entries = self.member.log.entries(applied.saturating_add(1), u64::MAX, None).await?;
+        let data = entries.into_iter().filter_map(|entry| match entry.payload {
+            EntryPayload::Normal(Command::Data(data)) => Some((entry.log_id.index, data)),
+            _ => None,
+        });
+        Ok(data.collect())
     }
 
     /// The last purged entry.

@@ -7,6 +7,7 @@
 //! recover from what is on disk.
 
 pub(crate) mod keys;
+mod plant;
 pub(crate) mod snapshots;
 mod writer;
 

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use clew_catalog::RegisterNode;
 use clew_ingester::Handle;
 use clew_model::ErrorKind;
 use clew_node::rpc::Channel;
 use clew_node::{Clock, Problem, Stop};
 use clew_proto::metastore::v1::HeartbeatRequest;
 use clew_proto::metastore::v1::cluster_service_client::ClusterServiceClient;
+
+use crate::cluster::apply;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -18,12 +21,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 pub(crate) async fn run(
     beat: HeartbeatRequest,
     metastore: Channel,
+    register: RegisterNode,
     ingester: Option<Handle>,
     clock: Clock,
     leaving: Stop,
     stop: Stop,
 ) {
-    let mut client = ClusterServiceClient::new(metastore);
+    let mut client = ClusterServiceClient::new(metastore.clone());
     loop {
         let replicas = ingester.as_ref().map(Handle::reports).unwrap_or_default();
         let leaving = leaving.is_stopped();
@@ -34,6 +38,11 @@ pub(crate) async fn run(
             Some(Some(Err(status))) => match Problem::from(status) {
                 problem if problem.kind == ErrorKind::Conflict => {
                     tracing::error!(%problem, "the node's name is not unique");
+                }
+                problem if problem.kind == ErrorKind::NotFound => {
+                    // The catalog was restored from before it knew the node.
+                    let registered = stop.or(apply(&metastore, register.clone())).await;
+                    tracing::warn!(ok = matches!(registered, Some(Ok(()))), "registered again");
                 }
                 problem => tracing::debug!(%problem, "a sign of life did not arrive"),
             },

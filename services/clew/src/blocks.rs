@@ -138,9 +138,13 @@ pub(crate) fn bucket_and_metastore(
     member: Member,
 ) -> Result<(Bucket, Reached), String> {
     let config: Config = options.load().map_err(|error| error.to_string())?;
+    Ok((bucket(&config)?, member.reach(config.rpc.tls)?))
+}
+
+/// The bucket that the settings name.
+pub(crate) fn bucket(config: &Config) -> Result<Bucket, String> {
     let deps = Deps::system(COMPUTE_THREADS);
-    let bucket = Bucket::open(&config.bucket(), &deps).map_err(|error| error.to_string())?;
-    Ok((bucket, member.reach(config.rpc.tls)?))
+    Bucket::open(&config.bucket(), &deps).map_err(|error| error.to_string())
 }
 
 /// Each live object of the view once, with all blocks the view shows of it.

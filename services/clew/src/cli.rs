@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Cluster(Cluster),
     /// Run a search and print how it was run: the plan, and what each step read and took
     Explain(Explain),
+    /// Back the catalog up; restore it after all disks of the metastore, or most, were lost
+    Catalog(Catalog),
     /// Delete traces by id or by a TraceQL query
     Delete(Delete),
     /// Give a tenant settings of its own, or remove everything it has
@@ -194,6 +196,92 @@ pub(crate) struct Analyse {
     pub(crate) top: usize,
     #[command(flatten)]
     pub(crate) options: Options,
+}
+
+/// The catalog and its backups.
+#[derive(Debug, Args)]
+pub(crate) struct Catalog {
+    #[command(flatten)]
+    pub(crate) member: Member,
+    #[command(subcommand)]
+    pub(crate) command: CatalogCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogCommand {
+    /// Write a backup into the bucket now
+    Backup,
+    /// List the backups in the bucket, newest first
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Copy a backup from the bucket to a file
+    Export {
+        /// The backup, as listed
+        backup: String,
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Give a metastore whose members have all lost their disks the catalog of a backup, and what was
+    /// flushed and compacted since from the bucket. Started empty, it waits for this
+    Restore {
+        /// The backup, as listed; the newest if none is named
+        #[arg(long, value_name = "BACKUP", conflicts_with = "file")]
+        from: Option<String>,
+        /// A file with a backup
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        restoring: Restoring,
+    },
+    /// The same without any backup: from the objects in the bucket alone
+    Rebuild {
+        /// How many shards the cluster has had from its first day on, if that never changed
+        #[arg(long, value_name = "COUNT")]
+        shards: Option<u32>,
+        #[command(flatten)]
+        restoring: Restoring,
+    },
+    /// Begin the metastore anew with what one member has, after the majority was lost for good; its
+    /// process ends and has to be started again
+    Recover {
+        #[command(flatten)]
+        restoring: Restoring,
+    },
+    /// List what is gone, and shards that stand still because their log was purged beyond the catalog
+    Gaps {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a shard that stands still go on; queries name what is gone from then on
+    Accept {
+        /// The shard's number
+        shard: u32,
+    },
+    /// Forget gaps, so that queries do not name them any more
+    Forget {
+        /// Those of this shard only
+        #[arg(long)]
+        shard: Option<u32>,
+    },
+}
+
+/// How far a restore may go.
+#[derive(Debug, Args)]
+pub(crate) struct Restoring {
+    /// Only tell what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also if something is missing: queries name it from then on
+    #[arg(long)]
+    pub(crate) accept_gaps: bool,
 }
 
 /// A comparison of catalog and bucket.

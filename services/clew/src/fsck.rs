@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use clew_catalog::{ObjectKey, QuarantineBlock, Unsound};
+use clew_catalog::{BackupKey, ObjectKey, QuarantineBlock, Unsound};
 use clew_model::TenantId;
 use clew_node::Problem;
 use clew_node::rpc::MESSAGE_BYTES_MAX;
@@ -38,6 +38,7 @@ struct Findings {
     waiting: usize,
     orphans: Vec<String>,
     foreign: Vec<String>,
+    backups: usize,
     broken: Vec<Broken>,
     ahead: Option<String>,
     /// What is wrong with the catalog itself.
@@ -90,6 +91,11 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
         .keys()
         .filter(|name| match ObjectKey::parse(name) {
             Ok(key) => !objects.contains_key(&key),
+            // Not objects of the catalog, and never orphans: what it is restored from.
+            Err(_) if BackupKey::parse(name).is_some() => {
+                found.backups += 1;
+                false
+            }
             Err(_) => {
                 found.foreign.push((*name).clone());
                 false
@@ -100,7 +106,12 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
     let Reached { addr, channel } = &metastore;
     let mut client =
         CompactionServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    for chunk in unknown.chunks(ASKED_AT_ONCE) {
+    // Asked at least once: whether the catalog is settled does not depend on what lies in the bucket.
+    let mut chunks: Vec<&[String]> = unknown.chunks(ASKED_AT_ONCE).collect();
+    if chunks.is_empty() {
+        chunks.push(&[]);
+    }
+    for chunk in chunks {
         let answer = client.check(CheckRequest { objects: chunk.to_vec() }).await;
         let answer = answer.map_err(|s| format!("{addr}: {}", Problem::from(s)))?.into_inner();
         found.waiting += chunk.len() - answer.dead.len();
@@ -112,7 +123,7 @@ pub(crate) async fn run(fsck: Fsck, print: &mut dyn FnMut(&str)) -> Result<(), S
     report(&found, print);
     if repair {
         if found.ahead.is_some() {
-            return Err("the catalog is older than the bucket: nothing is repaired".to_owned());
+            return Err("the catalog lacks something: nothing is repaired".to_owned());
         }
         for name in &found.orphans {
             bucket.delete(name).await.map_err(|error| error.to_string())?;
@@ -157,16 +168,19 @@ fn report(found: &Findings, print: &mut dyn FnMut(&str)) {
         print(&format!("foreign {name}\n"));
     }
     if let Some(name) = &found.ahead {
-        print(&format!("unknown to the catalog, which is older than the bucket: {name}\n"));
+        print(&format!(
+            "the catalog is older than the bucket, or not settled since a restore: {name}\n"
+        ));
     }
     print(&format!(
         "{} objects in the bucket, {} live, {} waiting or dead in the catalog, {} orphans, \
-         {} foreign, {} broken\n",
+         {} foreign, {} broken, {} backups of the catalog\n",
         found.listed,
         found.live,
         found.waiting,
         found.orphans.len(),
         found.foreign.len(),
-        found.broken.len()
+        found.broken.len(),
+        found.backups
     ));
 }

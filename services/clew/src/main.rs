@@ -2,6 +2,7 @@
 
 mod beat;
 mod blocks;
+mod catalog;
 mod cli;
 mod cluster;
 mod config;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Tenant(command) => printed(async |_| delete::tenant(command).await),
         Command::Block(command) => streamed(async |out| blocks::run(command, out).await),
         Command::Analyse(command) => streamed(async |out| blocks::analyse(command, out).await),
+        Command::Catalog(command) => streamed(async |out| catalog::run(command, out).await),
         Command::Fsck(command) => streamed(async |out| fsck::run(command, out).await),
         Command::Probe(options) => probe(options),
         Command::Health(options) => printed(async |_| probe::health(options).await),

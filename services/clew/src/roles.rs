@@ -38,6 +38,8 @@ pub(crate) struct Ground {
     topology: watch::Sender<SharedTopology>,
     /// The addresses of the metastore's members.
     members: Vec<String>,
+    /// Told when the process has to end and be started again.
+    pub(crate) restart: Stop,
 }
 
 /// The roles of this process, built and not yet running.
@@ -69,7 +71,8 @@ pub(crate) async fn ground(
         Peers::new(pool.clone(), topology::addresses(topology.subscribe()), deps.clock.clone());
     let (store, host) = open_log(config, deps, &data_dir, peers)?;
     let members = config.metastore_members().await?;
-    Ok(Ground { store, host, pool, bucket, data_dir, topology, members })
+    let restart = Stop::new();
+    Ok(Ground { store, host, pool, bucket, data_dir, topology, members, restart })
 }
 
 /// Builds the roles of this process in the order in which they need each other. `stop` ends what
@@ -86,12 +89,13 @@ pub(crate) async fn build(
     if let Some(host) = &ground.host {
         routes.add_service(PeerServer::server(host.clone()));
     }
-    let metastore = build_metastore(config, deps, ground, stop).await?;
+    let metastore = build_metastore(config, deps, ground, inside, stop).await?;
     if let Some(metastore) = &metastore {
         routes.add_service(metastore.server());
         routes.add_service(metastore.cluster_server());
         routes.add_service(metastore.member_server());
         routes.add_service(metastore.compaction_server());
+        routes.add_service(metastore.catalog_server());
     }
     inside.put(routes.clone().routes());
     if let Some(metastore) = &metastore {
@@ -213,15 +217,7 @@ impl Waits for ServeError {
 
 /// Tells the metastore of a node that holds no shards.
 async fn register(config: &Config, deps: &Deps, metastore: &Channel) -> Result<(), ServeError> {
-    let register = RegisterNode {
-        node: node_id(config)?,
-        addr: config.advertised().to_owned(),
-        zone: config.node.zone.clone(),
-        capacity: u32::try_from(cores()).unwrap_or(1).max(1),
-        roles: announced(config),
-        features: FeatureRange::OURS,
-    };
-    let command = register.into_command().encode(deps.clock.now_unix()).into();
+    let command = registration(config)?.into_command().encode(deps.clock.now_unix()).into();
     let mut client = MetastoreServiceClient::new(metastore.clone());
     let answer = client.apply(ApplyRequest { command }).await.map_err(Problem::from)?;
     let outcome = Outcome::decode(&answer.into_inner().outcome)
@@ -259,6 +255,7 @@ async fn build_metastore(
     config: &Config,
     deps: &Deps,
     ground: &Ground,
+    inside: &Inside,
     stop: &Stop,
 ) -> Result<Option<Metastore>, ServeError> {
     let host = ground.host.as_ref().filter(|_| config.runs(Role::Metastore));
@@ -271,7 +268,16 @@ async fn build_metastore(
         cores: cores(),
         features: FeatureRange::OURS,
         stop: stop.clone(),
+        bucket: ground.bucket.clone(),
+        data_dir: ground.data_dir.clone(),
+        restart: ground.restart.clone(),
     };
+    if let Some(vacant) = config.metastore.look(deps, &parts).await? {
+        let mut routes = RoutesBuilder::default();
+        routes.add_service(vacant.server());
+        inside.put(routes.routes());
+        vacant.wait().await;
+    }
     Ok(Some(config.metastore.clone().build(deps.clone(), parts).await?))
 }
 
@@ -328,6 +334,18 @@ fn build_compactor(
     // Threads of its own: a merge must not take those that flushes and queries wait for.
     let deps = Deps { tasks: Tasks::new(settings.jobs_max), ..deps.clone() };
     Ok(Some(settings.build(deps, parts)?))
+}
+
+/// This node, as the metastore shall know it.
+pub(crate) fn registration(config: &Config) -> Result<RegisterNode, ServeError> {
+    Ok(RegisterNode {
+        node: node_id(config)?,
+        addr: config.advertised().to_owned(),
+        zone: config.node.zone.clone(),
+        capacity: u32::try_from(cores()).unwrap_or(1).max(1),
+        roles: announced(config),
+        features: FeatureRange::OURS,
+    })
 }
 
 pub(crate) fn node_id(config: &Config) -> Result<NodeId, ServeError> {

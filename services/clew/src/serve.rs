@@ -45,7 +45,7 @@ pub(crate) enum ServeError {
     #[error(
         "{path} is gone, but disk-id beside it says that there was a log: restore it, or remove \
          disk-id to start as an empty node (in a cluster it is filled again by the others; alone, \
-         what was not flushed and the catalog are lost)"
+         what was not flushed is lost, and the catalog has to be restored: `clew catalog restore`)"
     )]
     LogLost { path: String },
     #[error("the log: {0}")]
@@ -64,6 +64,8 @@ pub(crate) enum ServeError {
     Problem(#[from] Problem),
     #[error("the log on disk failed, the process has to end: {0}")]
     LogFailed(String),
+    #[error("the metastore was recovered: start the process again")]
+    Restart,
     #[error("signals cannot be waited for: {0}")]
     Signal(std::io::Error),
 }
@@ -188,7 +190,10 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         };
         let clock = deps.clock.clone();
         let (leaving, stop) = (leaving.clone(), beside.stop.clone());
-        beside.tasks.spawn(beat::run(beat, metastore, ingester.clone(), clock, leaving, stop));
+        let register = roles::registration(&config)?;
+        let handle = ingester.clone();
+        let beats = beat::run(beat, metastore, register, handle, clock, leaving, stop);
+        beside.tasks.spawn(beats);
         stepping = Stepping { metastore: built.metastore.clone(), ingester: ingester.clone() };
         if let Some(ingester) = &ingester {
             ingester.ready().await?;
@@ -203,6 +208,7 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
     // end.
     let ended = tokio::select! {
         ended = wait_for_end(&ground) => ended,
+        () = ground.restart.stopped() => Err(ServeError::Restart),
         failed = serving => failed,
     };
     status.set_ready(false);

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clew_block::{Cover, Heritage};
 use clew_catalog::{
-    AbandonJob, CommitJob, DeletionId, JobOutcome, JobSpec, ObjectKey, ObjectMeta, Removed,
-    RenewJob, STRIKES_OF_FAILURE, SharedTopology, Striking, TenantTerms,
+    AbandonJob, CommitJob, DeletionId, Incarnation, JobOutcome, JobSpec, ObjectKey, ObjectMeta,
+    Removed, RenewJob, STRIKES_OF_FAILURE, SharedTopology, Striking, TenantTerms,
 };
 use clew_model::{ErrorKind, UnixNanos};
 use clew_node::Stop;
+use clew_storage::Bucket;
 use futures::future::try_join_all;
 
 use crate::compactor::Worker;
@@ -86,13 +88,6 @@ impl Worker {
         spec: &JobSpec,
         topology: &SharedTopology,
     ) -> Result<Made, CompactorError> {
-        let context = Context {
-            config: &self.config,
-            deps: &self.deps,
-            bucket: &self.bucket,
-            throttle: &self.throttle,
-            metrics: &self.metrics,
-        };
         let mut kept = Vec::new();
         // What stays on its level is only looked at because something in it may have to go.
         if spec.inputs.iter().all(|input| input.level == spec.level) {
@@ -104,6 +99,15 @@ impl Worker {
         }
         let inputs: Vec<&Arc<ObjectMeta>> =
             spec.inputs.iter().filter(|input| !kept.contains(&input.key)).collect();
+        let heritage = heritage(&self.bucket, spec, &inputs).await?;
+        let context = Context {
+            config: &self.config,
+            deps: &self.deps,
+            bucket: &self.bucket,
+            throttle: &self.throttle,
+            metrics: &self.metrics,
+            heritage: &heritage,
+        };
         let mut removed = BTreeMap::new();
         let mut output = Output::new(&context, spec);
         for terms in &spec.tenants {
@@ -181,6 +185,26 @@ impl Worker {
             tracing::info!(job = %spec.job, %error, "the lease of a failed job runs out");
         }
     }
+}
+
+/// Where what is made of `inputs` comes from. One block of an input is enough: all that a merge made
+/// say the same.
+async fn heritage(
+    bucket: &Bucket,
+    spec: &JobSpec,
+    inputs: &[&Arc<ObjectMeta>],
+) -> Result<Heritage, CompactorError> {
+    let mut covers = Vec::new();
+    for input in inputs {
+        if let Some(Incarnation(incarnation)) = input.incarnation() {
+            covers.push(Cover { incarnation, from: input.from, through: input.through.index });
+        } else if let Some(place) = input.tenants.first() {
+            let opened = InputBlock::open(bucket, input.key, place.clone()).await?;
+            covers.extend(opened.block.footer().heritage.covers.iter().copied());
+        }
+    }
+    let arrived = inputs.iter().map(|input| input.data_at.0).max().unwrap_or(0);
+    Ok(Heritage { level: spec.level, arrived, objects: 0, covers: Heritage::joined(covers) })
 }
 
 async fn merge_tenant(

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clew_block::{
-    BlockMeta, BlockOptions, BlockWriter, Merge, MergeStep, Origin, PageWanted, TraceMarks,
+    BlockMeta, BlockOptions, BlockWriter, Heritage, Merge, MergeStep, Origin, PageWanted,
+    TraceMarks,
 };
 use clew_catalog::{DeletionId, JobSpec, ObjectKey, Removed, TenantTerms};
 use clew_model::{TenantId, Trace, TraceId};
@@ -28,6 +29,8 @@ pub(crate) struct Context<'a> {
     pub(crate) bucket: &'a Bucket,
     pub(crate) throttle: &'a Throttle,
     pub(crate) metrics: &'a CompactorMetrics,
+    /// What the blocks of the job say about where they come from.
+    pub(crate) heritage: &'a Heritage,
 }
 
 /// A block that came out.
@@ -179,7 +182,8 @@ fn writer(
 ) -> Result<BlockWriter, CompactorError> {
     let options = BlockOptions { page_level: context.config.zstd_level, ..BlockOptions::default() };
     let origin = Origin { shard: u64::from(spec.shard.0), ..Origin::default() };
-    let meta = BlockMeta { tenant: tenant.clone(), origin, lineage: lineage.to_vec() };
+    let heritage = context.heritage.clone();
+    let meta = BlockMeta { tenant: tenant.clone(), origin, lineage: lineage.to_vec(), heritage };
     Ok(BlockWriter::new(&options, meta, context.deps.rng.next_u64())?)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clew_block::TenantEntry;
+use clew_block::{TenantEntry, pack, pack_last};
 use clew_catalog::{JobSpec, LogPoint, ObjectKey, ObjectMeta, TenantBlock, TenantTerms};
 use clew_model::{TenantId, TraceId, UnixNanos};
 
@@ -17,6 +17,8 @@ pub(crate) struct Output<'a> {
     context: &'a Context<'a>,
     spec: &'a JobSpec,
     packs: BTreeMap<Duration, Pack>,
+    /// Full, and kept until it is known whether it is the last: that one says how many there are.
+    held: Option<Pack>,
     objects: Vec<ObjectMeta>,
 }
 
@@ -37,7 +39,7 @@ impl Pack {
 
 impl<'a> Output<'a> {
     pub(crate) fn new(context: &'a Context<'a>, spec: &'a JobSpec) -> Output<'a> {
-        Output { context, spec, packs: BTreeMap::new(), objects: Vec::new() }
+        Output { context, spec, packs: BTreeMap::new(), held: None, objects: Vec::new() }
     }
 
     /// Takes a block. A tenant's blocks that hold parts of its traces come one after the other.
@@ -51,14 +53,14 @@ impl<'a> Output<'a> {
         if is_large || block.ids.is_some() {
             let mut alone = Pack::default();
             alone.add(&terms.tenant, block);
-            return self.store(alone).await;
+            return self.hold(alone).await;
         }
         let pack = self.packs.entry(terms.class).or_default();
         pack.add(&terms.tenant, block);
         if pack.bytes >= config.object_bytes_max.0
             && let Some(full) = self.packs.remove(&terms.class)
         {
-            return self.store(full).await;
+            return self.hold(full).await;
         }
         Ok(())
     }
@@ -66,16 +68,31 @@ impl<'a> Output<'a> {
     /// Stores what is left, and gives all objects.
     pub(crate) async fn finish(mut self) -> Result<Vec<ObjectMeta>, CompactorError> {
         for (_, pack) in std::mem::take(&mut self.packs) {
-            self.store(pack).await?;
+            self.hold(pack).await?;
+        }
+        if let Some(last) = self.held.take() {
+            self.store(last, true).await?;
         }
         Ok(self.objects)
     }
 
-    async fn store(&mut self, pack: Pack) -> Result<(), CompactorError> {
-        let Pack { blocks, ids, .. } = pack;
+    /// Stores what was held so far, and holds this.
+    async fn hold(&mut self, pack: Pack) -> Result<(), CompactorError> {
+        match self.held.replace(pack) {
+            Some(earlier) => self.store(earlier, false).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn store(&mut self, made: Pack, is_last: bool) -> Result<(), CompactorError> {
+        let Pack { blocks, ids, .. } = made;
+        let objects = u32::try_from(self.objects.len() + 1).unwrap_or(u32::MAX);
         let packed = async {
-            let pack = move || clew_block::pack(blocks);
-            self.context.deps.tasks.compute(pack).await
+            let packing = move || match is_last {
+                true => pack_last(blocks, objects),
+                false => pack(blocks),
+            };
+            self.context.deps.tasks.compute(packing).await
         };
         let (bytes, entries) = self.context.throttle.paced(packed).await??;
         let random = self.context.deps.rng.next_u64();

@@ -100,7 +100,8 @@ impl Worker {
                 if self.metrics.orphan_collection_stopped.get() == 0 {
                     tracing::error!(
                         object = answer.ahead,
-                        "the catalog is older than the bucket: orphans are not collected"
+                        "the catalog is older than the bucket, or not settled since a restore: \
+                         orphans are not collected"
                     );
                 }
                 self.metrics.orphan_collection_stopped.set(1);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clew_block::{Block, BlockMeta, BlockOptions, Origin, SpanTable, TableRows, pack, write_block};
+use clew_block::{
+    Block, BlockMeta, BlockOptions, Heritage, Origin, SpanTable, TableRows, pack, write_block,
+};
 use clew_catalog::*;
 use clew_compactor::{Config, Parts};
 use clew_model::wire::{put_bytes_field, put_fixed64_field, put_varint_field};
@@ -196,7 +198,7 @@ impl World {
             roles: Roles::ALL,
             features: FeatureRange::default(),
         });
-        metastore.propose(IssueReplicaId { disk: DiskId([1; 16]), node });
+        metastore.propose(IssueReplicaId { disk: DiskId([1; 16]), node, holds: None });
         metastore.propose(OpenShardLog {
             shard: ShardId(0),
             replicas: vec![ReplicaId(1)],
@@ -215,7 +217,12 @@ impl World {
         let mut table = SpanTable::new(1);
         table.push(&traces_data(&spans, self.deps.clock.now_unix())).unwrap();
         let tenant = TenantId::single();
-        let meta = BlockMeta { tenant: tenant.clone(), origin: Origin::default(), lineage: vec![] };
+        let meta = BlockMeta {
+            tenant: tenant.clone(),
+            origin: Origin::default(),
+            lineage: vec![],
+            heritage: Heritage::default(),
+        };
         let rows = TableRows { table: &table, rows_max: u32::MAX };
         let block = write_block(&[rows], &BlockOptions::default(), meta).unwrap();
         let (bytes, entries) = pack(vec![(tenant, block)]).unwrap();

@@ -12,7 +12,7 @@ use clew_node::{Deps, Stop};
 use clew_proto::metastore::v1::ReplicaReport;
 use clew_proto::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
 use clew_query::{Engine, QueryLimits};
-use clew_raft::Host;
+use clew_raft::{GroupId, Host};
 use clew_ring::NodeId;
 use clew_storage::Bucket;
 use futures::future::join_all;
@@ -76,14 +76,16 @@ impl Config {
             return Err(IngesterError::Config(problem));
         }
         let metastore = MetastoreClient::new(parts.metastore.clone(), deps.clock.clone());
-        let replica = join(&deps, &parts, &metastore).await?;
+        let mut member = Membership::new(&deps, &parts)?;
+        member.join(&metastore).await?;
         let config = Arc::new(self);
         let metrics = IngesterMetrics::new(&deps.metrics);
         let hosted = Hosted::default();
         let engine = Engine::new(deps.tasks.clone(), QueryLimits::default());
         let server = ShardServer::new(hosted.clone(), deps.clock.clone(), engine, metrics.clone());
         let hosting = Hosting {
-            replica,
+            replica: member.replica()?,
+            member,
             host: parts.host,
             budget: Arc::new(Budget::new(config.head_bytes_max.as_usize())),
             config,
@@ -150,23 +152,46 @@ impl Handle {
     }
 }
 
-async fn join(
-    deps: &Deps,
-    parts: &Parts,
-    metastore: &MetastoreClient,
-) -> Result<ReplicaId, IngesterError> {
-    let capacity = u32::try_from(parts.cores).unwrap_or(1).max(1);
-    let register = RegisterNode {
-        node: parts.node.clone(),
-        addr: parts.addr.clone(),
-        zone: parts.zone.clone(),
-        capacity,
-        roles: parts.roles,
-        features: FeatureRange::OURS,
-    };
-    metastore.apply(register).await?;
-    let disk = disk_id(deps, &parts.data_dir)?;
-    metastore.apply(IssueReplicaId { disk, node: parts.node.clone() }).await
+/// What this node is in the eyes of the catalog.
+pub(crate) struct Membership {
+    register: RegisterNode,
+    pub(crate) disk: DiskId,
+    /// The replica that the logs on this disk belong to, once there is one.
+    holds: Option<ReplicaId>,
+    /// The revision at which the catalog knew of it.
+    pub(crate) since: u64,
+}
+
+impl Membership {
+    fn new(deps: &Deps, parts: &Parts) -> Result<Membership, IngesterError> {
+        let register = RegisterNode {
+            node: parts.node.clone(),
+            addr: parts.addr.clone(),
+            zone: parts.zone.clone(),
+            capacity: u32::try_from(parts.cores).unwrap_or(1).max(1),
+            roles: parts.roles,
+            features: FeatureRange::OURS,
+        };
+        let disk = disk_id(deps, &parts.data_dir)?;
+        let groups = parts.host.store().groups_on_disk()?;
+        let mut shards = groups.iter().filter(|(group, _)| *group != GroupId::Metastore);
+        let holds = shards.next().map(|(_, replica)| ReplicaId(replica.0));
+        Ok(Membership { register, disk, holds, since: 0 })
+    }
+
+    /// Registers node and disk. A catalog that was restored may know neither: then the disk keeps the
+    /// id that its logs have.
+    pub(crate) async fn join(&mut self, metastore: &MetastoreClient) -> Result<(), IngesterError> {
+        metastore.apply(self.register.clone()).await?;
+        let (disk, node, holds) = (self.disk, self.register.node.clone(), self.holds);
+        let (since, replica) = metastore.apply_at(IssueReplicaId { disk, node, holds }).await?;
+        (self.since, self.holds) = (since, Some(replica));
+        Ok(())
+    }
+
+    fn replica(&self) -> Result<ReplicaId, IngesterError> {
+        self.holds.ok_or(IngesterError::Stopping)
+    }
 }
 
 /// The id of the disk the data directory is on, made at the first start.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clew_block::{Block, BlockMeta, BlockOptions, Origin, TableRows, TraceFilter};
+use clew_block::{Block, BlockMeta, BlockOptions, Heritage, Origin, TableRows, TraceFilter};
 use clew_catalog::{CommitFlush, FlushOutcome, ObjectKey, ObjectMeta, TenantBlock};
 use clew_model::{ErrorKind, TenantId, UnixNanos};
 use clew_node::Phase;
@@ -45,7 +45,9 @@ enum Registered {
     Yes,
     /// The catalog went on without us.
     Superseded,
-    /// The catalog does not know the log this comes from.
+    /// The catalog is older than the log.
+    Behind,
+    /// The catalog will never take it.
     Refused(&'static str),
 }
 
@@ -95,6 +97,7 @@ impl Shard {
         match self.timed("register", self.register(&object)).await {
             Registered::Yes => {}
             Registered::Superseded => return Ok(Some(Ended::Again)),
+            Registered::Behind => return Ok(Some(Ended::Again)),
             Registered::Refused(reason) => {
                 self.alarm(reason);
                 return Ok(Some(Ended::Stopped));
@@ -135,10 +138,12 @@ impl Shard {
             from: segment.from,
             through: segment.last_entry().map_or(0, |last| last.index),
         };
+        let arrived = self.deps.clock.now_unix().0;
+        let heritage = Heritage { arrived, ..Heritage::default() };
         let cpu = self.deps.cpu.clone();
         let work = move || {
             let _cpu = cpu.measure(Phase::Build);
-            build_object(&segment, &options, origin)
+            build_object(&segment, &options, origin, &heritage)
         };
         self.deps.tasks.compute(work).await?
     }
@@ -163,7 +168,7 @@ impl Shard {
                     return Registered::Refused("the shard is open under a later incarnation");
                 }
                 Ok(FlushOutcome::UnknownShard | FlushOutcome::OutOfOrder { .. }) => {
-                    return Registered::Refused("the catalog is older than the shard's log");
+                    return Registered::Behind;
                 }
                 Err(error) if error.kind() == ErrorKind::Invalid => {
                     tracing::error!(shard = self.shard.0, %error, "a flush was refused");
@@ -241,6 +246,7 @@ fn build_object(
     segment: &Segment,
     options: &BlockOptions,
     origin: Origin,
+    heritage: &Heritage,
 ) -> Result<Built, IngesterError> {
     let mut blocks = Vec::new();
     let mut filters = BTreeMap::new();
@@ -248,7 +254,8 @@ fn build_object(
     for (tenant, table) in segment.tables() {
         let table = table.table.read();
         let rows = TableRows { table: &table, rows_max: table.row_count() };
-        let meta = BlockMeta { tenant: tenant.clone(), origin, lineage: Vec::new() };
+        let (lineage, heritage) = (Vec::new(), heritage.clone());
+        let meta = BlockMeta { tenant: tenant.clone(), origin, lineage, heritage };
         let block = Bytes::from(clew_block::write_block(&[rows], options, meta)?);
         let opened = Block::open(&block)?;
         filters.insert(tenant.clone(), TraceFilter::clone(opened.filter()));

@@ -4,11 +4,17 @@
 //! A replica takes part in the first membership of its group only if nobody has ever led that group.
 //! In any other case it opens empty and waits for a leader to fill it: it may have been a member
 //! before, and has forgotten what it promised then.
+//!
+//! A catalog that was restored does not know where replicas are. Until a leader has told it, every log
+//! on this disk is opened, none is begun and none is deleted; a log that is later than the one the
+//! catalog knows is told to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use clew_catalog::{Incarnation, ReplicaId, ShardPlace, SharedTopology, Topology};
+use clew_catalog::{
+    ClaimLog, ClaimOutcome, Incarnation, ReplicaId, ShardPlace, SharedTopology, Topology,
+};
 use clew_node::{Deps, Stop};
 use clew_proto::metastore::v1::ReplicaReport;
 use clew_raft::{GroupId, GroupOptions, GroupSpec, Host, NodeAddr, ShardGroup};
@@ -17,6 +23,7 @@ use clew_storage::Bucket;
 use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
 
+use crate::boot::Membership;
 use crate::head::Budget;
 use crate::metastore::MetastoreClient;
 use crate::metrics::IngesterMetrics;
@@ -66,6 +73,7 @@ impl Hosted {
 /// What all shards of an ingester are made with.
 pub(crate) struct Hosting {
     pub(crate) replica: ReplicaId,
+    pub(crate) member: Membership,
     pub(crate) host: Host,
     pub(crate) config: Arc<Config>,
     pub(crate) deps: Deps,
@@ -125,7 +133,13 @@ impl Hosting {
     }
 
     async fn follow(&mut self, topology: &Topology) {
-        let belongs = |place: &&ShardPlace| place.has(self.replica);
+        self.stay_known(topology).await;
+        let Some(on_disk) = self.logs_on_disk() else { return };
+        self.claim(topology, &on_disk).await;
+        let belongs = |place: &&ShardPlace| match place.awaits {
+            true => on_disk.contains(&(place.shard, place.incarnation)),
+            false => place.has(self.replica),
+        };
         let wanted: BTreeMap<ShardId, ShardPlace> =
             topology.shards.values().filter(belongs).map(|p| (p.shard, p.clone())).collect();
         let gone: Vec<ShardId> = self
@@ -139,7 +153,7 @@ impl Hosting {
         for shard in gone {
             self.close(shard).await;
         }
-        self.remove_foreign(topology, &wanted).await;
+        self.remove_foreign(topology, &wanted, &on_disk).await;
         for place in wanted.into_values() {
             if self.running.contains_key(&place.shard) {
                 continue;
@@ -151,7 +165,8 @@ impl Hosting {
     }
 
     async fn open(&mut self, topology: &Topology, place: &ShardPlace) -> Result<(), IngesterError> {
-        let begins = place.lead.is_none() && place.first.contains(&self.replica);
+        let is_new = place.lead.is_none() && !place.awaits;
+        let begins = is_new && place.first.contains(&self.replica);
         let voters = place.first.iter().map(|replica| (raft_replica(*replica), addr(*replica)));
         let spec = GroupSpec {
             group: GroupId::shard(place.shard.0, place.incarnation.0),
@@ -208,25 +223,79 @@ impl Hosting {
         tracing::info!(shard = shard.0, "replica closed");
     }
 
+    /// Tells a catalog of node and disk that was restored from before it knew them.
+    async fn stay_known(&mut self, topology: &Topology) {
+        let disk = self.member.disk;
+        let is_known = topology.replicas.iter().any(|info| info.disk == disk);
+        if is_known || topology.revision < self.member.since {
+            return;
+        }
+        tracing::warn!(replica = %self.replica, "the catalog does not know this disk, joining again");
+        if let Err(error) = self.member.join(&self.metastore).await {
+            tracing::warn!(%error, "joining again has to wait");
+        }
+    }
+
+    fn logs_on_disk(&self) -> Option<BTreeSet<(ShardId, Incarnation)>> {
+        let log = |(group, _)| match group {
+            GroupId::Shard { shard, incarnation } => {
+                Some((ShardId(shard), Incarnation(incarnation)))
+            }
+            GroupId::Metastore => None,
+        };
+        match self.host.store().groups_on_disk() {
+            Ok(groups) => Some(groups.into_iter().filter_map(log).collect()),
+            Err(error) => {
+                tracing::error!(%error, "the replicas on disk cannot be listed");
+                None
+            }
+        }
+    }
+
+    /// Tells a restored catalog of logs that were opened after its backup.
+    async fn claim(&self, topology: &Topology, on_disk: &BTreeSet<(ShardId, Incarnation)>) {
+        for (shard, incarnation) in on_disk {
+            let (shard, incarnation) = (*shard, *incarnation);
+            let place = topology.shards.get(&shard).filter(|place| place.awaits);
+            if place.is_none_or(|place| place.incarnation >= incarnation) {
+                continue;
+            }
+            let claim = ClaimLog { shard, incarnation, replica: self.replica };
+            match self.metastore.apply(claim).await {
+                Ok(ClaimOutcome::Claimed) => {
+                    tracing::warn!(%shard, %incarnation, "told the catalog of a log it did not know");
+                }
+                Ok(ClaimOutcome::Closed { current }) if current > incarnation => {
+                    tracing::info!(%shard, %incarnation, %current, "a log is over");
+                }
+                Ok(outcome) => tracing::error!(
+                    %shard,
+                    %incarnation,
+                    ?outcome,
+                    "a log that is later than the catalog's is not taken: it stays on this disk"
+                ),
+                Err(error) => tracing::warn!(%shard, %incarnation, %error, "a log is not claimed"),
+            }
+        }
+    }
+
     /// Deletes what is on disk of groups that this replica does not belong to any more. A log that
     /// the catalog does not know is kept: the catalog may be an old backup. So is one that lost its
     /// majority and was given up for a new one: nobody else may have its last entries.
-    async fn remove_foreign(&self, topology: &Topology, wanted: &BTreeMap<ShardId, ShardPlace>) {
-        let groups = match self.host.store().groups_on_disk() {
-            Ok(groups) => groups,
-            Err(error) => {
-                tracing::error!(%error, "the replicas on disk cannot be listed");
-                return;
-            }
-        };
-        for (group, _) in groups {
-            let GroupId::Shard { shard, incarnation } = group else { continue };
-            let id = ShardId(shard);
-            let is_wanted = wanted.get(&id).is_some_and(|p| p.incarnation.0 == incarnation);
-            let known = topology.shards.get(&id).is_some_and(|p| p.incarnation.0 == incarnation);
+    async fn remove_foreign(
+        &self,
+        topology: &Topology,
+        wanted: &BTreeMap<ShardId, ShardPlace>,
+        on_disk: &BTreeSet<(ShardId, Incarnation)>,
+    ) {
+        for (shard, incarnation) in on_disk {
+            let is_wanted = wanted.get(shard).is_some_and(|p| p.incarnation == *incarnation);
+            let place = topology.shards.get(shard);
+            let known = place.is_some_and(|p| p.incarnation == *incarnation && !p.awaits);
             if is_wanted || !known {
                 continue;
             }
+            let group = GroupId::shard(shard.0, incarnation.0);
             match self.host.remove(group).await {
                 Ok(()) => tracing::info!(%group, "removed a replica that has moved away"),
                 Err(error) => tracing::warn!(%group, %error, "a replica cannot be removed yet"),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::IngesterError;
 use crate::hosting::{addr, raft_replica};
-use crate::shard::Shard;
+use crate::shard::{Shard, log_point};
 
 /// How often the leader looks whether everything is as wanted; it also looks at every change.
 const LOOK: Duration = Duration::from_secs(5);
@@ -87,8 +87,13 @@ impl Shard {
         place: Option<&ShardPlace>,
         duties: &mut Duties,
     ) -> Result<(), IngesterError> {
+        if place.is_some_and(|place| place.awaits) {
+            // The catalog was restored: it has to be told again.
+            duties.noted = None;
+        }
         self.note_lead(duties).await?;
-        let Some(place) = place else { return Ok(()) };
+        // What a restored catalog wants is not known before it knows what there is.
+        let Some(place) = place.filter(|place| !place.awaits) else { return Ok(()) };
         let wanted: BTreeSet<_> = place.placed.iter().copied().map(raft_replica).collect();
         let own = self.group.replica();
         let members = self.group.members();
@@ -146,7 +151,8 @@ impl Shard {
         self.group.read_index().await?;
         self.group.wait_applied(members_index).await?;
         let (shard, incarnation) = (self.shard, self.incarnation);
-        let note = NoteLead { shard, incarnation, lead: lead.clone() };
+        let flushed = self.group.watermark().map(log_point).unwrap_or_default();
+        let note = NoteLead { shard, incarnation, lead: lead.clone(), flushed };
         match self.metastore.apply(note).await? {
             LeadOutcome::Noted => duties.noted = Some(lead),
             LeadOutcome::Stale | LeadOutcome::Closed => {

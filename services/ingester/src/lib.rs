@@ -16,6 +16,7 @@
 //! - The log is purged only up to a watermark the catalog has confirmed.
 //! - Segments of the head cover the log without gap or overlap and are dropped oldest first.
 
+mod agree;
 mod append;
 mod boot;
 mod config;

@@ -36,6 +36,14 @@ impl MetastoreClient {
 
     /// Sends one command. An error other than a refusal leaves its outcome unknown.
     pub(crate) async fn apply<R: Request>(&self, request: R) -> Result<R::Answer, IngesterError> {
+        Ok(self.apply_at(request).await?.1)
+    }
+
+    /// As [`MetastoreClient::apply`], with the revision that the command became.
+    pub(crate) async fn apply_at<R: Request>(
+        &self,
+        request: R,
+    ) -> Result<(u64, R::Answer), IngesterError> {
         let command = request.into_command().encode(self.clock.now_unix());
         let message = ApplyRequest { command: Bytes::from(command) };
         let mut client = self.client.clone();
@@ -44,8 +52,9 @@ impl MetastoreClient {
             Err(Problem::new(ErrorKind::Unavailable, "metastore_silent", "no answer").into())
         });
         let answer = answer.map_err(Problem::from)?;
-        let outcome = Outcome::decode(&answer.into_inner().outcome).map_err(unreadable)?;
-        Ok(R::answer(outcome)?)
+        let answer = answer.into_inner();
+        let outcome = Outcome::decode(&answer.outcome).map_err(unreadable)?;
+        Ok((answer.revision, R::answer(outcome)?))
     }
 
     /// The shards and their watermarks, without any tenant's objects.

@@ -34,7 +34,7 @@ impl SectionBytes {
 
 #[cfg(test)]
 mod tests {
-    use clew_block::{BlockMeta, BlockOptions, BlockWriter, Origin};
+    use clew_block::{BlockMeta, BlockOptions, BlockWriter, Heritage, Origin};
     use clew_model::TenantId;
 
     use super::*;
@@ -42,7 +42,12 @@ mod tests {
     #[test]
     fn sections_and_the_rest_are_the_whole_block() {
         let tenant = TenantId::parse("shop").unwrap();
-        let meta = BlockMeta { tenant, origin: Origin::default(), lineage: Vec::new() };
+        let meta = BlockMeta {
+            tenant,
+            origin: Origin::default(),
+            lineage: Vec::new(),
+            heritage: Heritage::default(),
+        };
         let writer = BlockWriter::new(&BlockOptions::default(), meta, 1).unwrap();
         let block = writer.finish().unwrap();
         let footer = Footer::parse(&block).unwrap();

@@ -301,8 +301,9 @@ impl Shard {
     async fn lead(&self) -> Result<Ended, IngesterError> {
         // What was committed before is applied here then: the entry at the watermark among it.
         self.group.read_index().await?;
-        let Some(watermark) = self.agree_on_watermark().await? else {
-            return Ok(Ended::Stopped);
+        let watermark = match self.agree().await? {
+            Ok(watermark) => watermark,
+            Err(ended) => return Ok(ended),
         };
         self.recent.reset();
         self.stretch.store(self.deps.rng.next_u64().max(1), Ordering::Release);
@@ -408,30 +409,6 @@ impl Shard {
         if (aged || crowded || is_full(&active, flush)) && self.head.seal().is_some() {
             self.sealed.notify_one();
         }
-    }
-
-    /// Brings the log's own watermark up to the catalog's, which decides; `None` when the catalog
-    /// cannot be the one this log was registered with.
-    ///
-    /// A crash between registering a flush and telling the log leaves the log behind; a log that was
-    /// purged beyond the catalog's watermark means that the catalog is an old backup.
-    async fn agree_on_watermark(&self) -> Result<Option<u64>, IngesterError> {
-        // Read before the catalog is: a flush in between must not look like a log that is ahead.
-        let own = self.group.watermark().map_or(0, |id| id.index);
-        let view = self.metastore.shards().await?;
-        let known = view.shards.get(&self.shard);
-        let Some(known) = known.filter(|shard| shard.incarnation == self.incarnation) else {
-            self.alarm("the catalog does not know this incarnation of the shard");
-            return Ok(None);
-        };
-        if known.watermark.index < own {
-            self.alarm("the catalog's watermark is behind the log's: it is an old backup");
-            return Ok(None);
-        }
-        if known.watermark.index > own {
-            self.group.flushed(log_id(known.watermark), self.config.append_timeout.0).await?;
-        }
-        Ok(Some(known.watermark.index))
     }
 
     /// Nothing is registered any more: an operator has to decide.

@@ -149,7 +149,10 @@ impl Metastore {
         // The bucket was listed before: what is registered by now was not dead then.
         self.0.confirm().await?;
         Ok(self.read(|state| {
-            let mut answer = proto::CheckResponse::default();
+            let mut answer = proto::CheckResponse {
+                ahead: state.unsettled().unwrap_or_default(),
+                ..proto::CheckResponse::default()
+            };
             for name in message.objects {
                 let Ok(key) = ObjectKey::parse(&name) else { continue };
                 if state.is_behind(&key) {

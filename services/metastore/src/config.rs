@@ -25,6 +25,10 @@ pub struct Config {
     /// The cluster's feature level rises to what all nodes support, but not above this, so that the
     /// release before can be gone back to; 0 = no bound.
     pub feature_level_max: u32,
+    /// How often the catalog is backed up into the bucket, if it has changed; 0s = never.
+    pub backup_interval: Span,
+    /// How many backups of the catalog are kept.
+    pub backups_kept: u32,
 }
 
 impl Default for Config {
@@ -36,6 +40,8 @@ impl Default for Config {
             timeout: Span::seconds(10),
             dead_after: Span::seconds(120),
             feature_level_max: 0,
+            backup_interval: Span::seconds(600),
+            backups_kept: 48,
         }
     }
 }

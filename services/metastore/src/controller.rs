@@ -41,6 +41,7 @@ impl Metastore {
                 () = stop.stopped() => return,
                 _ = lost.wait_for(|now| !now.is_leader) => {}
                 () = self.control() => {}
+                () = self.back_up_forever() => {}
             }
         }
     }

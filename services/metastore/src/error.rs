@@ -48,6 +48,43 @@ pub enum MetastoreError {
     /// The request is for the leader alone, and this member does not lead.
     #[error("this member of the metastore does not lead it")]
     NotLeader,
+    /// The bucket failed.
+    #[error("the bucket: {0}")]
+    Bucket(#[from] clew_storage::Error),
+    /// Stored catalog data cannot be read.
+    #[error("{what}: {error}")]
+    Unreadable {
+        /// Which.
+        what: String,
+        /// Why.
+        error: clew_catalog::DecodeError,
+    },
+    /// The disk failed.
+    #[error("{path}: {source}")]
+    Disk {
+        /// Where.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Work could not be done.
+    #[error(transparent)]
+    Task(#[from] clew_node::tasks::TaskError),
+    /// The metastore was restored while this member was away.
+    #[error(
+        "{there} has a catalog that was restored after this member was last there: what is in raft/ \
+         here is over. Remove it and disk-id to join that metastore"
+    )]
+    PassedOver {
+        /// The member with the later catalog.
+        there: String,
+    },
+    /// There is a catalog that would be passed over.
+    #[error("{0}")]
+    HasCatalog(String),
+    /// There is no backup to restore.
+    #[error("{0}")]
+    NoBackup(String),
     /// Bytes that are no request.
     #[error("the request cannot be decoded: {0}")]
     BadRequest(String),
@@ -59,9 +96,14 @@ impl MetastoreError {
         match self {
             MetastoreError::Raft(error) => error.kind(),
             MetastoreError::Refused(refusal) => refusal.kind(),
-            MetastoreError::OtherCluster(_) | MetastoreError::SameName { .. } => {
-                ErrorKind::Conflict
-            }
+            MetastoreError::OtherCluster(_)
+            | MetastoreError::SameName { .. }
+            | MetastoreError::PassedOver { .. }
+            | MetastoreError::HasCatalog(_) => ErrorKind::Conflict,
+            MetastoreError::Bucket(error) => error.kind(),
+            MetastoreError::Unreadable { error, .. } => error.kind(),
+            MetastoreError::Disk { .. } | MetastoreError::Task(_) => ErrorKind::Internal,
+            MetastoreError::NoBackup(_) => ErrorKind::NotFound,
             MetastoreError::Leader(problem) => problem.kind,
             MetastoreError::NoLeader | MetastoreError::NotLeader => ErrorKind::Unavailable,
             MetastoreError::BadRequest(_) | MetastoreError::Release { .. } => ErrorKind::Invalid,
@@ -85,6 +127,13 @@ impl MetastoreError {
             MetastoreError::Leader(_) => "metastore_leader",
             MetastoreError::NotLeader => "metastore_not_leader",
             MetastoreError::BadRequest(_) => "bad_request",
+            MetastoreError::Bucket(_) => "metastore_bucket",
+            MetastoreError::Unreadable { .. } => "catalog_unreadable",
+            MetastoreError::Disk { .. } => "metastore_disk",
+            MetastoreError::Task(_) => "metastore_task",
+            MetastoreError::PassedOver { .. } => "metastore_passed_over",
+            MetastoreError::HasCatalog(_) => "has_catalog",
+            MetastoreError::NoBackup(_) => "no_backup",
         }
     }
 }

@@ -41,6 +41,7 @@ impl Metastore {
     /// [`MetastoreError`] when the replica fails.
     pub async fn form(&self) -> Result<(), MetastoreError> {
         let inner = &self.0;
+        self.check_not_passed_over().await?;
         let mut looks = 0usize;
         // One that is alone began when it was opened.
         while inner.members.len() > 1
@@ -64,6 +65,35 @@ impl Metastore {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Fails if others have begun again from a backup or from one member's disk: the group that this
+    /// member remembers must not come to life beside theirs.
+    async fn check_not_passed_over(&self) -> Result<(), MetastoreError> {
+        let inner = &self.0;
+        if inner.group.members().voters.is_empty() {
+            return Ok(());
+        }
+        let own = inner.group.with_state(|machine| machine.state.incarnation()).max(1);
+        let others: Vec<&String> = inner.members.iter().filter(|m| **m != inner.addr).collect();
+        let hellos = join_all(others.iter().map(|addr| self.hello(addr))).await;
+        let is_later = |hello: &Result<HelloResponse, Problem>| {
+            hello.as_ref().is_ok_and(|hello| hello.belongs && hello.incarnation > own)
+        };
+        match others.iter().zip(hellos).find(|(_, hello)| is_later(hello)) {
+            Some((there, _)) => Err(MetastoreError::PassedOver { there: (*there).clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The other members that say that they belong to a group.
+    pub(crate) async fn others_that_belong(&self) -> Vec<String> {
+        let inner = &self.0;
+        let others: Vec<&String> = inner.members.iter().filter(|m| **m != inner.addr).collect();
+        let hellos = join_all(others.iter().map(|addr| self.hello(addr))).await;
+        let belong = others.into_iter().zip(hellos);
+        let belong = belong.filter(|(_, hello)| hello.as_ref().is_ok_and(|hello| hello.belongs));
+        belong.map(|(addr, _)| addr.clone()).collect()
     }
 
     /// One attempt; gives what is still missing.

@@ -8,9 +8,12 @@ use clew_catalog::Outcome;
 use clew_model::ErrorKind;
 use clew_node::Problem;
 use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
+use clew_proto::metastore::v1::catalog_service_client::CatalogServiceClient;
 use clew_proto::metastore::v1::member_service_client::MemberServiceClient;
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
-use clew_proto::metastore::v1::{ApplyRequest, JoinRequest, ReadIndexRequest};
+use clew_proto::metastore::v1::{
+    ApplyRequest, BackupRequest, BackupResponse, JoinRequest, ReadIndexRequest,
+};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -147,6 +150,16 @@ impl Inner {
         let mut client = MemberServiceClient::new(channel);
         let joined = Box::pin(client.join(forwarded(message.clone()))).await;
         joined.map(|_| ()).map_err(|status| MetastoreError::Leader(Problem::from(status)))
+    }
+
+    /// Has the leader back the catalog up; it may take long.
+    pub(crate) async fn pass_on_backup(&self) -> Result<BackupResponse, MetastoreError> {
+        let Some(Leader::There(channel)) = self.leader() else {
+            return Err(MetastoreError::NoLeader);
+        };
+        let mut client = CatalogServiceClient::new(channel);
+        let made = Box::pin(client.backup(forwarded(BackupRequest {}))).await;
+        made.map(Response::into_inner).map_err(|s| MetastoreError::Leader(Problem::from(s)))
     }
 
     async fn ask<T>(

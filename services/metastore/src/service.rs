@@ -1,5 +1,6 @@
 //! Opens the group, creates the cluster once, and answers commands, views and those who watch.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +25,13 @@ use clew_proto::metastore::v1::{
     StatusResponse, ViewRequest, ViewResponse, WatchRequest, WatchResponse,
 };
 use clew_raft::{Group, GroupId, GroupOptions, GroupSpec, Host, NodeAddr, ReplicaId};
+use clew_storage::Bucket;
 use futures::Stream;
 use parking_lot::Mutex;
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use tonic::{Request, Response, Status};
 
+use crate::backup::Backups;
 use crate::beats::{Beats, SILENT_MAX, Seen};
 use crate::leader::{forwarded, is_forwarded};
 use crate::levels::{said, stated};
@@ -45,6 +48,7 @@ const FLUSHES_MAX: usize = 4_096;
 const REPORTS_MAX: usize = 16_384;
 
 /// What the metastore is built from besides the world.
+#[derive(Clone)]
 pub struct Parts {
     /// The process's raft groups.
     pub host: Host,
@@ -60,6 +64,12 @@ pub struct Parts {
     pub features: FeatureRange,
     /// Ends what would go on for ever: the streams of those who watch.
     pub stop: Stop,
+    /// Where objects and backups lie.
+    pub bucket: Bucket,
+    /// The folder that holds this node's state.
+    pub data_dir: PathBuf,
+    /// Told when the process has to end and be started again.
+    pub restart: Stop,
 }
 
 /// One member of the metastore.
@@ -82,6 +92,10 @@ pub(crate) struct Inner {
     began: Mutex<Duration>,
     stop: Stop,
     metrics: ServiceMetrics,
+    pub(crate) bucket: Bucket,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) restart: Stop,
+    pub(crate) backups: Backups,
 }
 
 struct ServiceMetrics {
@@ -146,8 +160,12 @@ impl Config {
             feature_level_max: self.feature_level_max,
             began: Mutex::new(deps.clock.monotonic()),
             stop: parts.stop,
+            backups: Backups::new(self.backup_interval.0, self.backups_kept, &deps.metrics),
             deps,
             metrics,
+            bucket: parts.bucket,
+            data_dir: parts.data_dir,
+            restart: parts.restart,
         })))
     }
 }
@@ -424,6 +442,7 @@ impl MemberService for Metastore {
             replica: self.0.group.replica().0,
             belongs: !self.0.group.members().voters.is_empty(),
             features: Some(said(self.0.features)),
+            incarnation: self.0.group.with_state(|machine| machine.state.incarnation()),
         }))
     }
 

@@ -22,6 +22,7 @@ use clew_proto::metastore::v1::{
     ApplyRequest, HeartbeatRequest, StatusRequest, ViewRequest, WatchRequest,
 };
 use clew_raft::{Host, LogOptions, LogStore, PeerServer, Peers};
+use clew_storage::Bucket;
 use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -62,6 +63,9 @@ async fn open_as(
         cores: 1,
         features,
         stop: stop.clone(),
+        bucket: Bucket::memory(&deps),
+        data_dir: dir.to_path_buf(),
+        restart: Stop::new(),
     };
     let metastore = match Config::default().build(deps.clone(), parts).await {
         Ok(metastore) => metastore,

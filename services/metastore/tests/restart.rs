@@ -15,6 +15,7 @@ use clew_node::{Deps, Problem, Stop};
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
 use clew_proto::metastore::v1::{ApplyRequest, ViewRequest, ViewResponse};
 use clew_raft::{Host, LogOptions, LogStore, NoPeers};
+use clew_storage::Bucket;
 
 struct Running {
     metastore: Metastore,
@@ -34,6 +35,9 @@ async fn start(dir: &Path, config: Config) -> Running {
         cores: 9,
         features: FeatureRange::OURS,
         stop: Stop::new(),
+        bucket: Bucket::memory(&deps),
+        data_dir: dir.to_path_buf(),
+        restart: Stop::new(),
     };
     let metastore = config.build(deps, parts).await.unwrap();
     metastore.form().await.unwrap();

@@ -225,6 +225,7 @@ impl Assembler {
             tenant: self.meta.tenant,
             origin: self.meta.origin,
             lineage: self.meta.lineage,
+            heritage: self.meta.heritage,
             spans: u64::from(self.rows),
             traces: traces.len() as u64,
             split: split_ids.len() as u64 / 16,

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use clew_block::{
-    Block, BlockMeta, BlockOptions, BlockSearch, BlockWriter, LookupResult, Origin, Page, Parent,
-    SearchSections, SpanTable, TableRows, TagValue, TraceMarks, pack, write_block,
+    Block, BlockMeta, BlockOptions, BlockSearch, BlockWriter, Heritage, LookupResult, Origin, Page,
+    Parent, SearchSections, SpanTable, TableRows, TagValue, TraceMarks, pack, write_block,
 };
 use clew_model::otlp::SpanView;
 use clew_model::trace::{SpanRecord, Trace, TraceSummary};
@@ -27,6 +27,7 @@ pub(crate) fn meta() -> BlockMeta {
         tenant: TenantId::parse("tenant").unwrap(),
         origin: Origin { shard: 1, incarnation: 2, from: 3, through: 4 },
         lineage: vec!["old".to_owned()],
+        heritage: Heritage::default(),
     }
 }
 

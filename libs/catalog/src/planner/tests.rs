@@ -8,7 +8,7 @@ use clew_ring::{NodeId, ShardId};
 use super::*;
 use crate::command::*;
 use crate::feature::FeatureRange;
-use crate::ident::{ClusterId, DiskId};
+use crate::ident::{ClusterId, DiskId, LogPoint};
 use crate::state::State;
 use crate::topology::ShardLead;
 
@@ -51,6 +51,7 @@ impl World {
         self.apply(Command::IssueReplicaId(IssueReplicaId {
             disk: DiskId([disk; 16]),
             node: node(name),
+            holds: None,
         }));
         self.alive.insert(node(name));
     }
@@ -90,7 +91,12 @@ impl World {
                 learners: Vec::new(),
             };
             let (shard, incarnation) = (place.shard, place.incarnation);
-            self.apply(Command::NoteLead(NoteLead { shard, incarnation, lead }));
+            self.apply(Command::NoteLead(NoteLead {
+                shard,
+                incarnation,
+                lead,
+                flushed: LogPoint::default(),
+            }));
         }
     }
 

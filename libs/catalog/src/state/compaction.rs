@@ -275,7 +275,7 @@ impl State {
     }
 
     /// Makes an object dead: no query that begins from now on reads it.
-    pub(super) fn kill(&mut self, key: &ObjectKey) -> bool {
+    pub(crate) fn kill(&mut self, key: &ObjectKey) -> bool {
         let Some(object) = self.objects.remove(key) else { return false };
         for block in &object.tenants {
             remove_block(&mut self.by_tenant, &block.tenant, key);

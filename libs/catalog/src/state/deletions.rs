@@ -125,7 +125,7 @@ impl State {
     }
 
     /// Ends the deletions of which no byte is left.
-    pub(super) fn settle_deletions(&mut self) {
+    pub(crate) fn settle_deletions(&mut self) {
         let is_gone = |deletion: &&Arc<Deletion>| self.is_gone(deletion);
         let pending = self.deletions.values().filter(|known| known.done_at.is_none());
         let gone: Vec<DeletionId> = pending.filter(is_gone).map(|known| known.id).collect();
@@ -168,7 +168,7 @@ impl State {
     }
 
     /// Whether a tenant was removed after that revision.
-    pub(super) fn was_removed_since(&self, tenant: &TenantId, revision: u64) -> bool {
+    pub(crate) fn was_removed_since(&self, tenant: &TenantId, revision: u64) -> bool {
         let later = self.deletions.range(DeletionId(revision)..).map(|(_, deletion)| deletion);
         later
             .filter(|deletion| deletion.scope == DeletionScope::Tenant)

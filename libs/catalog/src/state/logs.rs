@@ -55,6 +55,8 @@ impl State {
             watermark: LogPoint::default(),
             placed: replicas.clone(),
             lead: None,
+            awaits: false,
+            ahead: None,
             replicas,
             opened_at: self.now,
             opened_by: request,

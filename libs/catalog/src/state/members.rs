@@ -100,9 +100,17 @@ impl State {
     }
 
     pub(super) fn issue_replica_id(&mut self, command: IssueReplicaId) -> Result<Outcome, Refusal> {
-        let IssueReplicaId { disk, node } = command;
+        let IssueReplicaId { disk, node, holds } = command;
         if !self.nodes.contains_key(&node) {
             return Err(Refusal::UnknownNode);
+        }
+        let is_other = |replica: ReplicaId| match self.replicas.get(&disk) {
+            Some(known) => known.replica != replica,
+            None => self.replica_disks.contains_key(&replica) || replica.0 == 0,
+        };
+        if let Some(replica) = holds.filter(|replica| is_other(*replica)) {
+            let reason = format!("replica {replica} belongs to another disk");
+            return Err(Refusal::Invalid { reason });
         }
         if let Some(known) = self.replicas.get_mut(&disk) {
             let (replica, before) = (known.replica, std::mem::replace(&mut known.node, node));
@@ -119,7 +127,9 @@ impl State {
             return Err(full("replicas", REPLICAS_MAX as u64));
         }
         let last = self.replica_disks.last_key_value().map_or(0, |(replica, _)| replica.0);
-        let replica = ReplicaId(last.checked_add(1).ok_or_else(|| full("replicas", u64::MAX))?);
+        let next = last.max(self.replica_floor).checked_add(1);
+        let next = next.ok_or_else(|| full("replicas", u64::MAX))?;
+        let replica = holds.unwrap_or(ReplicaId(next));
         self.replica_disks.insert(replica, disk);
         self.attach(&node, replica);
         self.replicas.insert(disk, ReplicaInfo { replica, disk, node });

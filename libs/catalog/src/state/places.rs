@@ -10,7 +10,7 @@ use super::members::full;
 use super::{Generation, State};
 use crate::changes::ChangeKind;
 use crate::command::{AddGeneration, NoteLead, PlaceShard};
-use crate::ident::ReplicaId;
+use crate::ident::{LogPoint, ReplicaId};
 use crate::outcome::{GenerationOutcome, LeadOutcome, Outcome, PlaceOutcome, Refusal};
 
 /// The most map generations that live at the same time.
@@ -18,7 +18,7 @@ const GENERATIONS_MAX: usize = 64;
 
 impl State {
     pub(super) fn note_lead(&mut self, command: NoteLead) -> Result<Outcome, Refusal> {
-        let NoteLead { shard, incarnation, lead } = command;
+        let NoteLead { shard, incarnation, lead, flushed } = command;
         let members = lead.voters.len() + lead.learners.len();
         if members > 2 * LOG_REPLICAS_MAX {
             return Err(Refusal::Invalid { reason: format!("too many members: {members}") });
@@ -28,6 +28,15 @@ impl State {
         if log.lead.as_ref().is_some_and(|known| known.order() > lead.order()) {
             return Ok(Outcome::Lead(LeadOutcome::Stale));
         }
+        if std::mem::take(&mut log.awaits) {
+            // Where it was when the backup was made does not matter: this is where it is.
+            log.placed = lead.voters.clone();
+            log.replicas = lead.voters.clone();
+        }
+        // A replica may hear of a purge later than the leader before it did.
+        let beyond = |point: &LogPoint| point.index > log.watermark.index;
+        let ahead = log.ahead.into_iter().chain([flushed]).filter(beyond);
+        log.ahead = ahead.max_by_key(|point| point.index);
         log.lead = Some(lead);
         Ok(Outcome::Lead(LeadOutcome::Noted))
     }

@@ -5,15 +5,15 @@ use prost::Message;
 
 use super::job_commands::{self, Wire as _};
 use super::topology::{LeadMessage, lead, lead_message};
-use super::{KeyMessage, ObjectMessage};
+use super::{KeyMessage, ObjectMessage, PointMessage};
 use crate::command::{
-    AddGeneration, COMMAND_BYTES_MAX, COMMAND_VERSION, Command, CommitFlush, CreateCluster,
-    ForgetNode, IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock,
-    RaiseFeatureLevel, RegisterNode, SetNodeState,
+    AcceptGap, AddGeneration, COMMAND_BYTES_MAX, COMMAND_VERSION, ClaimLog, Command, CommitFlush,
+    CreateCluster, ForgetGaps, ForgetNode, IssueReplicaId, NoteLead, OpenShardLog, PlaceShard,
+    QuarantineBlock, RaiseFeatureLevel, RegisterNode, SetNodeState,
 };
 use crate::error::DecodeError;
 use crate::feature::FeatureRange;
-use crate::ident::{ClusterId, DiskId, Incarnation, ReplicaId, RequestId};
+use crate::ident::{ClusterId, DiskId, Incarnation, LogPoint, ReplicaId, RequestId};
 use crate::member::Roles;
 use crate::outcome::Refusal;
 
@@ -25,7 +25,7 @@ struct CommandMessage {
     at: u64,
     #[prost(
         oneof = "Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33"
     )]
     body: Option<Body>,
 }
@@ -74,6 +74,12 @@ enum Body {
     RaiseFeatureLevel(RaiseFeatureLevelMessage),
     #[prost(message, tag = "30")]
     ForgetNode(ForgetNodeMessage),
+    #[prost(message, tag = "31")]
+    ClaimLog(ClaimLogMessage),
+    #[prost(message, tag = "32")]
+    AcceptGap(AcceptGapMessage),
+    #[prost(message, tag = "33")]
+    ForgetGaps(ForgetGapsMessage),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -96,6 +102,30 @@ struct FeaturesMessage {
     newest: u32,
 }
 
+#[derive(Clone, Copy, PartialEq, Message)]
+struct ClaimLogMessage {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    replica: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct AcceptGapMessage {
+    #[prost(uint32, tag = "1")]
+    shard: u32,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct ForgetGapsMessage {
+    #[prost(uint32, optional, tag = "1")]
+    shard: Option<u32>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct NoteLeadMessage {
     #[prost(uint32, tag = "1")]
@@ -104,6 +134,8 @@ struct NoteLeadMessage {
     incarnation: u64,
     #[prost(message, optional, tag = "3")]
     lead: Option<LeadMessage>,
+    #[prost(message, optional, tag = "4")]
+    flushed: Option<PointMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -165,6 +197,8 @@ struct IssueReplicaIdMessage {
     disk: Vec<u8>,
     #[prost(string, tag = "2")]
     node: String,
+    #[prost(uint64, optional, tag = "3")]
+    holds: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -215,6 +249,7 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
         Command::IssueReplicaId(c) => Body::IssueReplicaId(IssueReplicaIdMessage {
             disk: c.disk.0.to_vec(),
             node: c.node.to_string(),
+            holds: c.holds.map(|replica| replica.0),
         }),
         Command::OpenShardLog(c) => Body::OpenShardLog(OpenShardLogMessage {
             shard: c.shard.0,
@@ -234,6 +269,7 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
             shard: c.shard.0,
             incarnation: c.incarnation.0,
             lead: Some(lead_message(&c.lead)),
+            flushed: (c.flushed != LogPoint::default()).then(|| c.flushed.into()),
         }),
         Command::PlaceShard(c) => Body::PlaceShard(PlaceShardMessage {
             shard: c.shard.0,
@@ -261,6 +297,17 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
             Body::RaiseFeatureLevel(RaiseFeatureLevelMessage { to: c.to.0 })
         }
         Command::ForgetNode(c) => Body::ForgetNode(ForgetNodeMessage { node: c.node.to_string() }),
+        Command::ClaimLog(c) => Body::ClaimLog(ClaimLogMessage {
+            shard: c.shard.0,
+            incarnation: c.incarnation.0,
+            replica: c.replica.0,
+        }),
+        Command::AcceptGap(c) => {
+            Body::AcceptGap(AcceptGapMessage { shard: c.shard.0, incarnation: c.incarnation.0 })
+        }
+        Command::ForgetGaps(c) => {
+            Body::ForgetGaps(ForgetGapsMessage { shard: c.shard.map(|shard| shard.0) })
+        }
     };
     CommandMessage { version: COMMAND_VERSION, at: at.0, body: Some(body) }.encode_to_vec()
 }
@@ -302,6 +349,7 @@ fn command(body: Body) -> Result<Command, DecodeError> {
         Body::IssueReplicaId(m) => Command::IssueReplicaId(IssueReplicaId {
             disk: DiskId(super::id16(&m.disk)?),
             node: super::node(&m.node)?,
+            holds: m.holds.map(ReplicaId),
         }),
         Body::OpenShardLog(m) => Command::OpenShardLog(OpenShardLog {
             shard: super::shard(m.shard)?,
@@ -322,6 +370,7 @@ fn command(body: Body) -> Result<Command, DecodeError> {
             shard: super::shard(m.shard)?,
             incarnation: Incarnation(m.incarnation),
             lead: lead(&m.lead.ok_or(DecodeError::Inconsistent { what: "lead" })?),
+            flushed: super::point(m.flushed),
         }),
         Body::PlaceShard(m) => Command::PlaceShard(PlaceShard {
             shard: super::shard(m.shard)?,
@@ -349,6 +398,19 @@ fn command(body: Body) -> Result<Command, DecodeError> {
             Command::RaiseFeatureLevel(RaiseFeatureLevel { to: super::level(m.to) })
         }
         Body::ForgetNode(m) => Command::ForgetNode(ForgetNode { node: super::node(&m.node)? }),
+        Body::ClaimLog(m) => Command::ClaimLog(ClaimLog {
+            shard: super::shard(m.shard)?,
+            incarnation: Incarnation(m.incarnation),
+            replica: ReplicaId(m.replica),
+        }),
+        Body::AcceptGap(m) => Command::AcceptGap(AcceptGap {
+            shard: super::shard(m.shard)?,
+            incarnation: Incarnation(m.incarnation),
+        }),
+        Body::ForgetGaps(m) => {
+            let shard = m.shard.map(super::shard).transpose()?;
+            Command::ForgetGaps(ForgetGaps { shard })
+        }
     })
 }
 

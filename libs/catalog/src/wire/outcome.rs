@@ -7,8 +7,9 @@ use crate::error::DecodeError;
 use crate::feature::FeatureLevel;
 use crate::ident::{ClusterId, DeletionId, Incarnation, JobId, ReplicaId};
 use crate::outcome::{
-    ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GenerationOutcome, JobOutcome,
-    LeadOutcome, OpenOutcome, Outcome, PlaceOutcome, QuarantineOutcome, Refusal,
+    ClaimOutcome, ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GapOutcome,
+    GenerationOutcome, JobOutcome, LeadOutcome, OpenOutcome, Outcome, PlaceOutcome,
+    QuarantineOutcome, Refusal,
 };
 
 /// One flat message: `code` tells the outcome, the other fields hold what that one carries.
@@ -87,6 +88,11 @@ fn message(outcome: &Outcome) -> OutcomeMessage {
         Outcome::FeatureLevel(level) => number(150, u64::from(level.0)),
         Outcome::Forget(ForgetOutcome::Forgotten) => code(160),
         Outcome::Forget(ForgetOutcome::HoldsReplicas) => code(161),
+        Outcome::Claim(ClaimOutcome::Claimed) => code(170),
+        Outcome::Claim(ClaimOutcome::Closed { current }) => number(171, current.0),
+        Outcome::Claim(ClaimOutcome::UnknownShard) => code(172),
+        Outcome::Gap(GapOutcome::Done) => code(180),
+        Outcome::Gap(GapOutcome::None) => code(181),
         Outcome::Refused(refusal) => refusal_message(refusal),
     }
 }
@@ -160,6 +166,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Outcome, DecodeError> {
         160 => Outcome::Forget(ForgetOutcome::Forgotten),
         161 => Outcome::Forget(ForgetOutcome::HoldsReplicas),
         109 => Outcome::Refused(Refusal::NotYet { needs: level(value)?, level: level(second)? }),
+        170 => Outcome::Claim(ClaimOutcome::Claimed),
+        171 => Outcome::Claim(ClaimOutcome::Closed { current: incarnation }),
+        172 => Outcome::Claim(ClaimOutcome::UnknownShard),
+        180 => Outcome::Gap(GapOutcome::Done),
+        181 => Outcome::Gap(GapOutcome::None),
         code => Outcome::Refused(refusal(code, value, text)?),
     })
 }

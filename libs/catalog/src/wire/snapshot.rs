@@ -10,7 +10,8 @@ use super::compaction::{
 };
 use super::topology::{LeadMessage, lead, lead_message};
 use super::{
-    GenerationMessage, NodeMessage, ObjectMessage, QuarantineMessage, ReplicaMessage, ShardMessage,
+    GapMessage, GenerationMessage, NodeMessage, ObjectMessage, PointMessage, QuarantineMessage,
+    ReplicaMessage, ShardMessage,
 };
 use crate::changes::ChangeLog;
 use crate::error::DecodeError;
@@ -66,6 +67,12 @@ struct SnapshotMessage {
     dropped_at: u64,
     #[prost(uint32, tag = "21")]
     feature_level: u32,
+    #[prost(uint64, tag = "22")]
+    replica_floor: u64,
+    #[prost(message, repeated, tag = "23")]
+    gaps: Vec<GapMessage>,
+    #[prost(bool, tag = "24")]
+    map_guessed: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -81,6 +88,10 @@ struct ShardLogMessage {
     placed: Vec<u64>,
     #[prost(message, optional, tag = "5")]
     lead: Option<LeadMessage>,
+    #[prost(bool, tag = "6")]
+    awaits: bool,
+    #[prost(message, optional, tag = "7")]
+    ahead: Option<PointMessage>,
 }
 
 pub(crate) fn encode(state: &State) -> Vec<u8> {
@@ -98,6 +109,8 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
             false => log.placed.iter().map(|replica| replica.0).collect(),
         },
         lead: log.lead.as_ref().map(lead_message),
+        awaits: log.awaits,
+        ahead: log.ahead.map(PointMessage::from),
     };
     SnapshotMessage {
         version: SNAPSHOT_VERSION,
@@ -125,6 +138,9 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
         deletions: state.deletions.values().map(|d| compaction::deletion_message(d)).collect(),
         dropped_at: state.dropped_at,
         feature_level: super::level_number(state.feature_level),
+        replica_floor: state.replica_floor,
+        gaps: state.gaps.iter().map(super::gap_message).collect(),
+        map_guessed: state.map_guessed,
     }
     .encode_to_vec()
 }
@@ -140,6 +156,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
         incarnation: message.incarnation,
         last_incarnation: message.last_incarnation,
         feature_level: super::level(message.feature_level),
+        replica_floor: message.replica_floor,
+        map_guessed: message.map_guessed,
+        gaps: message.gaps.iter().map(super::gap).collect::<Result<_, _>>()?,
         changes: ChangeLog::starting_after(message.revision),
         topology_revision: message.revision,
         ..State::new()
@@ -190,6 +209,8 @@ fn decode_shard(state: &mut State, message: &ShardLogMessage) -> Result<(), Deco
     let log = ShardLog {
         placed,
         lead: message.lead.as_ref().map(lead),
+        awaits: message.awaits,
+        ahead: message.ahead.map(Into::into),
         incarnation: view.incarnation,
         watermark: view.watermark,
         replicas: view.replicas,

@@ -37,6 +37,8 @@ struct PlaceMessage {
     placed: Vec<u64>,
     #[prost(message, optional, tag = "5")]
     lead: Option<LeadMessage>,
+    #[prost(bool, tag = "6")]
+    awaits: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -94,6 +96,7 @@ pub(crate) fn encode(topology: &Topology) -> Vec<u8> {
         first: numbers(&place.first),
         placed: numbers(&place.placed),
         lead: place.lead.as_ref().map(lead_message),
+        awaits: place.awaits,
     };
     TopologyMessage {
         version: TOPOLOGY_VERSION,
@@ -123,6 +126,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Topology, DecodeError> {
             first: replicas(&place.first),
             placed: replicas(&place.placed),
             lead: place.lead.as_ref().map(lead),
+            awaits: place.awaits,
         };
         Ok((shard, place))
     };

@@ -8,8 +8,8 @@ use prost::Message;
 
 use super::compaction::{self, DeletionMessage};
 use super::{
-    GenerationMessage, KeyMessage, NodeMessage, ObjectMessage, QuarantineMessage, ReplicaMessage,
-    ShardMessage,
+    GapMessage, GenerationMessage, KeyMessage, NodeMessage, ObjectMessage, QuarantineMessage,
+    ReplicaMessage, ShardMessage,
 };
 use crate::changes::{Change, ChangeKind};
 use crate::error::DecodeError;
@@ -46,6 +46,10 @@ struct ViewMessage {
     quarantined: Vec<QuarantineMessage>,
     #[prost(message, repeated, tag = "11")]
     deletions: Vec<DeletionMessage>,
+    #[prost(message, repeated, tag = "12")]
+    gaps: Vec<GapMessage>,
+    #[prost(bool, tag = "13")]
+    map_guessed: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -60,7 +64,7 @@ struct ChangesMessage {
 struct ChangeMessage {
     #[prost(uint64, tag = "1")]
     revision: u64,
-    #[prost(oneof = "ChangeBody", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "ChangeBody", tags = "2, 3, 4, 5, 6, 7, 8")]
     body: Option<ChangeBody>,
 }
 
@@ -78,6 +82,14 @@ enum ChangeBody {
     ObjectsReplaced(ReplacedMessage),
     #[prost(message, tag = "7")]
     DeletionChanged(DeletionMessage),
+    #[prost(message, tag = "8")]
+    GapsChanged(GapsMessage),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct GapsMessage {
+    #[prost(message, repeated, tag = "1")]
+    gaps: Vec<GapMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -160,6 +172,8 @@ pub(crate) fn encode_view(view: &View) -> Vec<u8> {
         objects: objects.into_values().map(object).collect(),
         quarantined: view.quarantined.values().map(super::quarantine_message).collect(),
         deletions: view.deletions.values().map(|d| compaction::deletion_message(d)).collect(),
+        gaps: view.gaps.iter().map(super::gap_message).collect(),
+        map_guessed: view.map_guessed,
     }
     .encode_to_vec()
 }
@@ -178,6 +192,8 @@ pub(crate) fn decode_view(bytes: &[u8]) -> Result<View, DecodeError> {
         objects: BTreeMap::new(),
         quarantined: BTreeMap::new(),
         deletions: BTreeMap::new(),
+        gaps: message.gaps.iter().map(super::gap).collect::<Result<_, _>>()?,
+        map_guessed: message.map_guessed,
     };
     if let Some(cluster) = &message.cluster {
         view.cluster = Some(ClusterId(super::id16(cluster)?));
@@ -225,6 +241,9 @@ pub(crate) fn encode_changes(changes: &[Change]) -> Vec<u8> {
         ChangeKind::DeletionChanged(deletion) => {
             ChangeBody::DeletionChanged(compaction::deletion_message(deletion))
         }
+        ChangeKind::GapsChanged(gaps) => ChangeBody::GapsChanged(GapsMessage {
+            gaps: gaps.iter().map(super::gap_message).collect(),
+        }),
     };
     let change = |c: &Change| ChangeMessage { revision: c.revision, body: Some(body(&c.kind)) };
     let changes = changes.iter().map(change).collect();
@@ -254,6 +273,9 @@ pub(crate) fn decode_changes(bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
             ChangeBody::DeletionChanged(deletion) => {
                 ChangeKind::DeletionChanged(Arc::new(compaction::deletion(deletion)?))
             }
+            ChangeBody::GapsChanged(message) => ChangeKind::GapsChanged(
+                message.gaps.iter().map(super::gap).collect::<Result<_, _>>()?,
+            ),
         };
         Ok(Change { revision: message.revision, kind })
     };

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use clew_block::{BlockMeta, BlockOptions, Footer, Origin, SpanTable, TableRows, write_block};
+use clew_block::{
+    BlockMeta, BlockOptions, Footer, Heritage, Origin, SpanTable, TableRows, write_block,
+};
 use clew_model::{TenantId, Trace, TraceId, UnixNanos};
 use clew_node::Deps;
 use clew_proto::query::v1::{SearchRequest, SearchResponse};
@@ -214,8 +216,12 @@ fn later_spans(table: &mut SpanTable) {
 /// Writes a table as a block, in an object of two blocks.
 pub async fn put_block(bucket: &Bucket, key: &str, table: &SpanTable) -> BlockRef {
     let rows = TableRows { table, rows_max: table.row_count() };
-    let meta =
-        BlockMeta { tenant: TenantId::single(), origin: Origin::default(), lineage: Vec::new() };
+    let meta = BlockMeta {
+        tenant: TenantId::single(),
+        origin: Origin::default(),
+        lineage: Vec::new(),
+        heritage: Heritage::default(),
+    };
     let options = BlockOptions { page_bytes: 150, ..BlockOptions::default() };
     let block = write_block(&[rows], &options, meta).unwrap();
     let footer = Footer::parse(&block).unwrap();

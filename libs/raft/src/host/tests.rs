@@ -57,3 +57,67 @@ async fn concurrent_reads_share_a_confirmation() {
     shard.read_index().await.unwrap();
     assert_eq!(shard.member().rounds_begun() - before, 3);
 }
+
+/// A state machine that is the bytes of its commands.
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl StateMachine for Text {
+    type Response = ();
+
+    fn apply(&mut self, _: crate::LogId, command: Bytes) {
+        self.0.extend_from_slice(&command);
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), Error> {
+        self.0 = snapshot.to_vec();
+        Ok(())
+    }
+}
+
+fn planted(replica: ReplicaId) -> GroupSpec {
+    let options = GroupOptions::default();
+    GroupSpec { group: GroupId::metastore(), replica, bootstrap: None, options }
+}
+
+#[tokio::test]
+async fn a_planted_group_goes_on_behind_its_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let host_of_old = host(dir.path());
+    let old = spec(GroupId::metastore());
+    let group = host_of_old.open(old, Text::default()).await.unwrap();
+    group.propose(Bytes::from_static(b"old"), PATIENCE).await.unwrap();
+    host_of_old.shutdown().await;
+
+    let (index, addr) = (1 << 33, NodeAddr("here".to_owned()));
+    let replica = ReplicaId(7);
+    let store = host_of_old.store();
+    store.plant(GroupId::metastore(), replica, addr.clone(), index, b"known, ").await.unwrap();
+    assert_eq!(store.groups_on_disk().unwrap(), [(GroupId::metastore(), replica)]);
+    let held = host_of_old.open(planted(ReplicaId(1)), Text::default()).await;
+    assert!(matches!(held, Err(Error::WrongReplica { .. })));
+
+    let group = host_of_old.open(planted(replica), Text::default()).await.unwrap();
+    assert_eq!(group.members().voters, BTreeMap::from([(replica, addr)]));
+    let proposed = group.propose(Bytes::from_static(b"new"), PATIENCE).await.unwrap();
+    assert!(proposed.log_id.index > index);
+    assert!(group.read_index().await.unwrap() >= proposed.log_id.index);
+    assert_eq!(group.with_state(|text| text.0.clone()), b"known, new");
+    assert_eq!(group.unapplied().await.unwrap(), []);
+    host_of_old.shutdown().await;
+    drop(group);
+    host_of_old.store().close();
+
+    let host = host(dir.path());
+    let group = host.open(planted(replica), Text::default()).await.unwrap();
+    group.read_index().await.unwrap();
+    assert_eq!(group.with_state(|text| text.0.clone()), b"known, new");
+    let beyond = host.store();
+    host.shutdown().await;
+    let refused = beyond.plant(GROUP, replica, NodeAddr::default(), u64::MAX, b"").await;
+    assert!(matches!(refused, Err(Error::Invalid(_))));
+}

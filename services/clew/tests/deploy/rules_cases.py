@@ -64,6 +64,9 @@ CASES = {
     # An idle shard has nothing to flush.
     "ClewWatermarkStuck": (shard("0+10x300", "5x300"), shard("7x300", "5x300"), 60),
     "ClewRegisteringStopped": levels("clew_ingester_registering_stopped", 1, 0),
+    # The newest backup is from the first minute; another leader makes one each minute.
+    "ClewCatalogBackupOld": ({s("clew_metastore_backup_timestamp_seconds"): "60x300"},
+                             {s("clew_metastore_backup_timestamp_seconds"): "60+60x300"}, 120),
     "ClewFlushFailing": counted("clew_ingester_flush_failures_total", step="upload"),
     "ClewBucketErrors": (
         {s("clew_storage_requests_total", operation="put", outcome="unavailable"): "0+50x300",

@@ -94,8 +94,12 @@ def test_secrets_are_never_shown(clew, tmp_path):
             assert done.returncode != 0 and key in done.stderr, done.stderr
     server = clew("bucket.url=s3://traces/here", "bucket.endpoint=http://127.0.0.1:1",
                   "bucket.access_key_id=me", f"bucket.secret_access_key={CANARY}",
-                  "telemetry.log_level=debug")
+                  "telemetry.log_level=debug", wait=False)
     server.errors_expected = True
+    # It does not begin before it knows whether the bucket is empty.
+    until = time.monotonic() + 60
+    while "has to know first" not in server.log_text() and time.monotonic() < until:
+        time.sleep(0.05)
     for path in ["/status", "/status/config", "/metrics"]:
         assert CANARY not in server.get(path).text
     http("POST", server.url + "/flush", timeout=60)

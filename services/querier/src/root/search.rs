@@ -48,7 +48,7 @@ impl Read for Searching<'_> {
     ) -> Result<Step<Self::Value>, Problem> {
         let Searching { plan, ask, progress } = self;
         let range = ask.range.unwrap_or(TimeRange::ALL);
-        snapshot.miss_quarantined(range, missing);
+        snapshot.miss_known(range, missing);
         let mut costs = Vec::new();
         let (split, nanos) = root.timed(root.split_set(snapshot, range, missing)).await;
         let split = split?;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clew_catalog::{DeletionId, ObjectKey, ObjectMeta, Quarantine, ShardId, TenantBlock, View};
+use clew_catalog::{
+    DeletionId, Gap, ObjectKey, ObjectMeta, Quarantine, ShardId, TenantBlock, View,
+};
 use clew_model::{TenantId, TraceId};
 use clew_node::Problem;
 use clew_proto::query::v1::Cut;
@@ -41,6 +43,8 @@ pub(super) struct Snapshot {
     pub(super) head_split_ids: Vec<TraceId>,
     /// The tenant's damaged blocks: nothing reads them.
     quarantined: Vec<Quarantine>,
+    /// What a restored catalog knows to be gone, of whichever tenant.
+    gaps: Vec<Gap>,
     /// What cannot be read of either.
     pub(super) missing: Missing,
 }
@@ -57,6 +61,8 @@ impl Root {
         loop {
             let mut missing = Missing::default();
             let view = self.views.take(tenant, &mut missing).await?;
+            // A restored catalog may not know where traces went before.
+            let trace = trace.filter(|_| !view.map_guessed);
             let homes = trace.and_then(|trace| self.homes.of(&view.generations, tenant, trace));
             let is_asked = |shard: ShardId| homes.as_ref().is_none_or(|h| h.contains(&shard));
             let shards: Vec<_> = view.shards.values().filter(|s| is_asked(s.shard)).collect();
@@ -75,6 +81,7 @@ impl Root {
                     .filter(|damaged| is_asked(damaged.object.shard()))
                     .cloned()
                     .collect(),
+                gaps: view.gaps.iter().filter(|gap| is_asked(gap.shard)).cloned().collect(),
                 missing,
             };
             let mut newer = Vec::new();
@@ -136,12 +143,18 @@ impl Snapshot {
         self.blocks.sort_by_key(newest);
     }
 
-    /// Names the damaged blocks that `range` misses.
-    pub(super) fn miss_quarantined(&self, range: TimeRange, missing: &mut Missing) {
+    /// Names what is damaged or gone and may lie in `range`.
+    pub(super) fn miss_known(&self, range: TimeRange, missing: &mut Missing) {
         for damaged in &self.quarantined {
             if range.overlaps(damaged.min_time, damaged.max_time) {
                 let why = format!("quarantined: {}", damaged.reason);
                 missing.add("quarantined", format!("block {}", damaged.object), why);
+            }
+        }
+        for gap in &self.gaps {
+            if range.overlaps(gap.min_time, gap.max_time) {
+                let why = "it is gone, known since the catalog was restored".to_owned();
+                missing.add("gap", gap.to_string(), why);
             }
         }
     }

@@ -49,7 +49,7 @@ impl Read for Names<'_> {
     ) -> Result<Step<TagNamesResponse>, Problem> {
         let ask = self.0;
         let range = ask.range.unwrap_or(TimeRange::ALL);
-        snapshot.miss_quarantined(range, missing);
+        snapshot.miss_known(range, missing);
         let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await?;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let request = TagNamesRequest {
@@ -102,7 +102,7 @@ impl Read for Values<'_> {
     ) -> Result<Step<TagValuesResponse>, Problem> {
         let ask = self.0;
         let range = ask.range.unwrap_or(TimeRange::ALL);
-        snapshot.miss_quarantined(range, missing);
+        snapshot.miss_known(range, missing);
         let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await?;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let bytes_max = root.config.query.tag_values_bytes_max.0;

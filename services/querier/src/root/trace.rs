@@ -47,7 +47,7 @@ impl Read for Finding {
         last: bool,
         missing: &mut Missing,
     ) -> Result<Step<Fragments>, Problem> {
-        snapshot.miss_quarantined(self.range, missing);
+        snapshot.miss_known(self.range, missing);
         let blocks = snapshot.blocks_in(self.range, 0, false);
         let ids = [self.id];
         let mut of_heads = Missing::default();

@@ -224,7 +224,7 @@ fn create(metastore: &FakeMetastore, shards: u32) {
             roles: Roles::ALL,
             features: FeatureRange::default(),
         }),
-        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([1; 16]), node }),
+        Command::IssueReplicaId(IssueReplicaId { disk: DiskId([1; 16]), node, holds: None }),
     ];
     commands.extend((0..shards).map(|shard| {
         Command::OpenShardLog(OpenShardLog {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use clew_block::{BlockMeta, BlockOptions, BlockWriter, Origin, SpanTable, TraceMarks, pack};
+use clew_block::{
+    BlockMeta, BlockOptions, BlockWriter, Heritage, Origin, SpanTable, TraceMarks, pack,
+};
 use clew_catalog::{
     CommitFlush, FlushOutcome, Incarnation, LogPoint, ObjectKey, ObjectMeta, Request as _, ShardId,
     TenantBlock,
@@ -172,7 +174,12 @@ impl FakeShard {
         let mut blocks = Vec::new();
         for (tenant, traces) in by_tenant {
             let split = log.split(&tenant, from, through);
-            let meta = BlockMeta { tenant: tenant.clone(), origin, lineage: Vec::new() };
+            let meta = BlockMeta {
+                tenant: tenant.clone(),
+                origin,
+                lineage: Vec::new(),
+                heritage: Heritage::default(),
+            };
             let mut writer = BlockWriter::new(&BlockOptions::default(), meta, 7).unwrap();
             for trace in merge_traces(traces) {
                 let marks = TraceMarks { split: split.contains(&trace.id), weight: 1.0 };
