@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clew_node::Deps;
@@ -9,9 +10,10 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::backend::{Backend, Creation, Listed, Read, Span};
-use crate::config::BucketConfig;
+use crate::config::{BucketConfig, Place};
 use crate::connect::connect;
 use crate::error::{Error, Operation};
+use crate::hedge::Hedger;
 use crate::metrics::StorageMetrics;
 use crate::retry::{Retrier, RetryPolicy};
 use crate::{key, ranges};
@@ -48,6 +50,8 @@ pub struct Tail {
 pub struct Bucket {
     backend: Arc<dyn Backend>,
     retrier: Retrier,
+    /// Reads are made once if there is none.
+    hedger: Option<Hedger>,
     metrics: StorageMetrics,
 }
 
@@ -64,7 +68,10 @@ impl Bucket {
     /// # Errors
     /// [`Error::Config`] names the setting that is wrong.
     pub fn open(config: &BucketConfig, deps: &Deps) -> Result<Bucket, Error> {
-        Ok(Bucket::over(connect(config, deps)?, deps))
+        let bucket = Bucket::over(connect(config, deps)?, deps);
+        let is_remote = !matches!(config.place()?, Place::Disk(_) | Place::Memory);
+        let after = config.hedge_after.0;
+        Ok(if is_remote && !after.is_zero() { bucket.with_hedging(after) } else { bucket })
     }
 
     /// An empty bucket in memory, for tests.
@@ -77,7 +84,15 @@ impl Bucket {
         let metrics = StorageMetrics::new(&deps.metrics);
         let (clock, rng) = (deps.clock.clone(), deps.rng.clone());
         let retrier = Retrier::new(RetryPolicy::default(), clock, rng, metrics.clone());
-        Bucket { backend, retrier, metrics }
+        Bucket { backend, retrier, hedger: None, metrics }
+    }
+
+    /// The same bucket, with reads that take longer than `after` made a second time.
+    #[must_use]
+    pub fn with_hedging(mut self, after: Duration) -> Bucket {
+        let hedger = Hedger::new(after, self.retrier.clock.clone(), self.metrics.clone());
+        self.hedger = Some(hedger);
+        self
     }
 
     /// The same bucket with another patience.
@@ -147,10 +162,11 @@ impl Bucket {
         if wanted == 0 {
             return Ok(Bytes::new());
         }
-        let attempt = || async {
+        let read = || async {
             let read = self.backend.read(key, Span::Range(range.clone())).await;
             self.check_read(key, &range, read).await
         };
+        let attempt = || self.hedged(wanted, &read);
         self.retrier.run(Operation::Get, key, wanted, |bytes| bytes.len() as u64, attempt).await
     }
 
@@ -164,12 +180,13 @@ impl Bucket {
             let reason = format!("a tail must have 1 to {OBJECT_BYTES_MAX} bytes: {length}");
             return Err(Error::Invalid { reason });
         }
-        let attempt = || async {
+        let read = || async {
             let Read { bytes, size } = self.backend.read(key, Span::Tail(length)).await?;
             let wanted = length.min(size);
             let bytes = exactly(key, bytes, wanted)?;
             Ok(Tail { bytes, object_size: size })
         };
+        let attempt = || self.hedged(length, &read);
         let measure = |tail: &Tail| tail.bytes.len() as u64;
         self.retrier.run(Operation::Get, key, length, measure, attempt).await
     }
@@ -242,6 +259,18 @@ impl Bucket {
         self.retrier.run(Operation::Delete, key, 0, |()| 0, || self.backend.delete(key)).await
     }
 
+    /// One attempt of a read, which may be two requests.
+    async fn hedged<T, F>(&self, bytes: u64, read: &impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        match &self.hedger {
+            // Two requests are a large future, which callers would hold inside of theirs.
+            Some(hedger) => Box::pin(hedger.run(bytes, read)).await,
+            None => read().await,
+        }
+    }
+
     /// The bytes of a read, if they are exactly those of `range`.
     async fn check_read(
         &self,
@@ -282,4 +311,25 @@ fn exactly(key: &str, bytes: Bytes, wanted: u64) -> Result<Bytes, Error> {
         return Ok(bytes);
     }
     Err(Error::Truncated { key: key.to_owned(), got, wanted })
+}
+
+#[cfg(test)]
+mod tests {
+    use clew_node::config::Span;
+
+    use super::*;
+
+    #[test]
+    fn only_remote_buckets_are_asked_twice() {
+        let (deps, folder) = (Deps::system(1), tempfile::tempdir().unwrap());
+        let hedges = |url: &str, after| {
+            let config = BucketConfig { hedge_after: after, ..BucketConfig::at(url) };
+            Bucket::open(&config, &deps).unwrap().hedger.is_some()
+        };
+        let after = BucketConfig::default().hedge_after;
+        assert!(hedges("s3://traces", after) && hedges("gs://traces", after));
+        assert!(!hedges("s3://traces", Span::seconds(0)));
+        assert!(!hedges(&folder.path().display().to_string(), after));
+        assert!(!hedges("memory://", after));
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clew_node::config::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clew_node::config::{Secret, Span};
 use serde::{Deserialize, Serialize};
 
 use crate::key;
@@ -48,6 +50,29 @@ pub enum ConfigError {
     },
 }
 
+/// How a store encrypts what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encryption {
+    /// As the bucket is set up.
+    #[default]
+    Default,
+    /// With keys of S3 (SSE-S3).
+    S3,
+    /// With a key of KMS (SSE-KMS).
+    Kms,
+    /// Twice, with a key of KMS (DSSE-KMS).
+    KmsDsse,
+    /// With a key that every request brings along (SSE-C).
+    Customer,
+}
+
+/// The length of a key of [`Encryption::Customer`], in bytes.
+const CUSTOMER_KEY_BYTES: usize = 32;
+
+/// The longest name of a key of KMS, as its API has it, in bytes.
+const KMS_KEY_ID_BYTES_MAX: usize = 2_048;
+
 /// Where the bucket is. Empty texts mean: not given; credentials then come from the provider's usual
 /// chain (environment, instance or workload identity).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,12 +93,24 @@ pub struct BucketConfig {
     pub secret_access_key: Secret,
     /// `s3`: the token of temporary credentials.
     pub session_token: Secret,
+    /// `s3`: how the store encrypts what is written: `default` (as the bucket is set up), `s3` (with its own
+    /// keys, SSE-S3), `kms` (SSE-KMS), `kms-dsse` (DSSE-KMS), or `customer` (SSE-C).
+    pub sse: Encryption,
+    /// `s3` with `kms` or `kms-dsse`: the key's id, ARN or alias; empty is the account's key for S3.
+    pub sse_kms_key_id: String,
+    /// `s3` with `kms`: one data key for many objects (S3 bucket key), which asks KMS less often.
+    pub sse_bucket_key: bool,
+    /// `s3` with `customer`: 32 bytes in base64. What was written with another key cannot be read.
+    pub sse_customer_key: Secret,
     /// `gs`: the file with the service account's key.
     pub service_account_path: String,
     /// `az`: the storage account.
     pub account_name: String,
     /// `az`: the storage account's key.
     pub account_key: Secret,
+    /// `s3`, `gs` and `az`: a read that takes longer, and the time that its bytes need, is made a second
+    /// time, and the first good answer counts. At most one in ten reads. 0 for never.
+    pub hedge_after: Span,
 }
 
 impl Default for BucketConfig {
@@ -86,9 +123,14 @@ impl Default for BucketConfig {
             access_key_id: String::new(),
             secret_access_key: Secret::default(),
             session_token: Secret::default(),
+            sse: Encryption::Default,
+            sse_kms_key_id: String::new(),
+            sse_bucket_key: false,
+            sse_customer_key: Secret::default(),
             service_account_path: String::new(),
             account_name: String::new(),
             account_key: Secret::default(),
+            hedge_after: Span::millis(500),
         }
     }
 }
@@ -125,6 +167,10 @@ impl BucketConfig {
             ("access_key_id", !self.access_key_id.is_empty(), is_s3, "s3"),
             ("secret_access_key", hidden(&self.secret_access_key), is_s3, "s3"),
             ("session_token", hidden(&self.session_token), is_s3, "s3"),
+            ("sse", self.sse != Encryption::Default, is_s3, "s3"),
+            ("sse_kms_key_id", !self.sse_kms_key_id.is_empty(), is_s3, "s3"),
+            ("sse_bucket_key", self.sse_bucket_key, is_s3, "s3"),
+            ("sse_customer_key", hidden(&self.sse_customer_key), is_s3, "s3"),
             ("service_account_path", !self.service_account_path.is_empty(), is_gs, "gs"),
             ("account_name", !self.account_name.is_empty(), is_az, "az"),
             ("account_key", hidden(&self.account_key), is_az, "az"),
@@ -152,6 +198,48 @@ impl BucketConfig {
         }
         if hidden(&self.account_key) && self.account_name.is_empty() {
             return Err(ConfigError::Incomplete { key: "account_key", needs: "account_name" });
+        }
+        self.validate_encryption()
+    }
+
+    fn validate_encryption(&self) -> Result<(), ConfigError> {
+        let incomplete = |key, needs| Err(ConfigError::Incomplete { key, needs });
+        let is_kms = matches!(self.sse, Encryption::Kms | Encryption::KmsDsse);
+        if !self.sse_kms_key_id.is_empty() && !is_kms {
+            return incomplete("sse_kms_key_id", "sse=kms or sse=kms-dsse");
+        }
+        // What goes into a header.
+        let is_id = self.sse_kms_key_id.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_id || self.sse_kms_key_id.len() > KMS_KEY_ID_BYTES_MAX {
+            return Err(ConfigError::Value {
+                key: "sse_kms_key_id",
+                value: self.sse_kms_key_id.clone(),
+                allowed: "the id, ARN or alias of a key".to_owned(),
+            });
+        }
+        if self.sse_bucket_key && self.sse != Encryption::Kms {
+            return incomplete("sse_bucket_key", "sse=kms");
+        }
+        let key = self.sse_customer_key.reveal();
+        match (self.sse == Encryption::Customer, key.is_empty()) {
+            (false, true) => return Ok(()),
+            (false, false) => return incomplete("sse_customer_key", "sse=customer"),
+            (true, true) => return incomplete("sse", "sse_customer_key"),
+            (true, false) => {}
+        }
+        if BASE64.decode(key).map_or(0, |key| key.len()) != CUSTOMER_KEY_BYTES {
+            return Err(ConfigError::Value {
+                key: "sse_customer_key",
+                value: "<secret>".to_owned(),
+                allowed: format!("{CUSTOMER_KEY_BYTES} bytes in base64"),
+            });
+        }
+        if self.endpoint.starts_with("http://") && !is_this_machine(&self.endpoint) {
+            return Err(ConfigError::Value {
+                key: "endpoint",
+                value: self.endpoint.clone(),
+                allowed: "https:// with sse=customer, for every request carries the key".to_owned(),
+            });
         }
         Ok(())
     }
@@ -201,6 +289,14 @@ impl BucketConfig {
             _ => Err(wrong(SCHEMES)),
         }
     }
+}
+
+/// Whether an `http://` address is one that no network carries.
+fn is_this_machine(endpoint: &str) -> bool {
+    let host = endpoint.trim_start_matches("http://");
+    ["127.0.0.1", "[::1]", "localhost"].iter().any(|local| {
+        host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    })
 }
 
 #[cfg(test)]
@@ -258,6 +354,63 @@ mod tests {
             message(|c| c.secret_access_key = "hush".to_owned().into()),
             "storage setting secret_access_key: needs access_key_id as well"
         );
+    }
+
+    #[test]
+    fn encryption_is_checked() {
+        let message = |change: fn(&mut BucketConfig)| {
+            let mut config = BucketConfig::at("s3://traces");
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        let key = "storage setting sse_customer_key: ";
+        assert_eq!(
+            message(|c| c.sse_kms_key_id = "alias/clew".to_owned()),
+            "storage setting sse_kms_key_id: needs sse=kms or sse=kms-dsse as well"
+        );
+        assert_eq!(
+            message(|c| c.sse = Encryption::Customer),
+            "storage setting sse: needs sse_customer_key as well"
+        );
+        assert_eq!(
+            message(|c| c.sse_customer_key = "hush".to_owned().into()),
+            format!("{key}needs sse=customer as well")
+        );
+        let with_key = |c: &mut BucketConfig, key: &str| {
+            c.sse = Encryption::Customer;
+            c.sse_customer_key = key.to_owned().into();
+        };
+        for wrong in ["hush", "aHVzaA==", &"A".repeat(44), &"A".repeat(64)] {
+            let mut config = BucketConfig::at("s3://traces");
+            with_key(&mut config, wrong);
+            let error = config.validate().unwrap_err().to_string();
+            assert_eq!(error, format!("{key}allowed is 32 bytes in base64, not '<secret>'"));
+        }
+        let mut config = BucketConfig::at("s3://traces");
+        with_key(&mut config, &BASE64.encode([7; 32]));
+        assert_eq!(config.validate(), Ok(()));
+        config.endpoint = "http://127.0.0.1:9000".to_owned();
+        assert_eq!(config.validate(), Ok(()));
+        for open in ["http://minio:9000", "http://127.0.0.1.example.org"] {
+            config.endpoint = open.to_owned();
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains("setting endpoint: allowed is https://"), "{error}");
+        }
+        let kms = |c: &mut BucketConfig| c.sse = Encryption::Kms;
+        let mut config = BucketConfig::at("s3://traces");
+        kms(&mut config);
+        config.sse_bucket_key = true;
+        config.sse_kms_key_id = "arn:aws:kms:eu-central-1:111122223333:key/1234".to_owned();
+        assert_eq!(config.validate(), Ok(()));
+        config.sse = Encryption::KmsDsse;
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(error, "storage setting sse_bucket_key: needs sse=kms as well");
+        config.sse_bucket_key = false;
+        config.sse_kms_key_id = "a\r\nx-other: header".to_owned();
+        assert!(config.validate().unwrap_err().to_string().contains("setting sse_kms_key_id"));
+        let gs = BucketConfig { sse: Encryption::S3, ..BucketConfig::at("gs://traces") };
+        let error = gs.validate().unwrap_err().to_string();
+        assert_eq!(error, "storage setting sse: only for s3 URLs, not for 'gs://traces'");
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_node::Deps;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::memory::InMemory;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 
 use crate::backend::Backend;
-use crate::config::{BucketConfig, ConfigError, Place};
+use crate::config::{BucketConfig, ConfigError, Encryption, Place};
 use crate::disk::Disk;
 use crate::remote::Remote;
 
@@ -31,7 +31,8 @@ pub(crate) fn connect(config: &BucketConfig, deps: &Deps) -> Result<Arc<dyn Back
         Place::Disk(root) => return Ok(Arc::new(Disk::open(&root, deps)?)),
         Place::Memory => (Arc::new(InMemory::new()), String::new()),
         Place::S3 { bucket, prefix } => {
-            (Arc::new(s3(config, &bucket).build().map_err(refused)?), prefix)
+            let builder = encrypted(s3(config, &bucket), config).map_err(refused)?;
+            (Arc::new(builder.build().map_err(refused)?), prefix)
         }
         Place::Gs { bucket, prefix } => {
             (Arc::new(gs(config, &bucket).build().map_err(refused)?), prefix)
@@ -64,6 +65,32 @@ fn s3(config: &BucketConfig, bucket: &str) -> AmazonS3Builder {
         builder = builder.with_token(config.session_token.reveal());
     }
     builder
+}
+
+/// The builder with the settings of server-side encryption. Those of KMS go with what is written, a
+/// customer's key with every request.
+fn encrypted(
+    mut builder: AmazonS3Builder,
+    config: &BucketConfig,
+) -> Result<AmazonS3Builder, object_store::Error> {
+    let kind = match config.sse {
+        Encryption::Default => return Ok(builder),
+        Encryption::S3 => "AES256",
+        Encryption::Kms => "aws:kms",
+        Encryption::KmsDsse => "aws:kms:dsse",
+        Encryption::Customer => "sse-c",
+    };
+    let bucket_key = if config.sse_bucket_key { "true" } else { "" };
+    let options = [
+        ("aws_server_side_encryption", kind),
+        ("aws_sse_kms_key_id", config.sse_kms_key_id.as_str()),
+        ("aws_sse_bucket_key_enabled", bucket_key),
+        ("aws_sse_customer_key_base64", config.sse_customer_key.reveal()),
+    ];
+    for (option, value) in options.into_iter().filter(|(_, value)| !value.is_empty()) {
+        builder = builder.with_config(option.parse::<AmazonS3ConfigKey>()?, value);
+    }
+    Ok(builder)
 }
 
 fn gs(config: &BucketConfig, bucket: &str) -> GoogleCloudStorageBuilder {

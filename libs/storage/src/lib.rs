@@ -7,17 +7,20 @@
 //!
 //! The engine is the `object_store` crate, whose types stay inside; retries, time limits, metrics
 //! and the rules above are here, so that they are the same for every provider. A [`BucketConfig`]
-//! names the provider by URL: a path or `file://`, `memory://`, `s3://`, `gs://`, `az://`.
+//! names the provider by URL: a path or `file://`, `memory://`, `s3://`, `gs://`, `az://`. Reads of
+//! remote buckets that take long are made a second time, within a budget.
 //!
 //! Errors: see [`Error::kind`]. A failed [`Bucket::put_new`] is unknown, not undone: repeat it with
 //! the same bytes, or leave an orphan that its key identifies.
 
 mod backend;
 mod bucket;
+mod budget;
 mod config;
 mod connect;
 mod disk;
 mod error;
+mod hedge;
 mod key;
 mod metrics;
 mod ranges;
@@ -31,7 +34,7 @@ pub mod faults;
 
 pub use backend::Listed;
 pub use bucket::{Bucket, OBJECT_BYTES_MAX, Put, Tail};
-pub use config::{BucketConfig, ConfigError};
+pub use config::{BucketConfig, ConfigError, Encryption};
 pub use error::{Error, Operation};
 pub use key::{KEY_BYTES_MAX, KeyError};
 pub use retry::RetryPolicy;

@@ -1,12 +1,11 @@
 //! Repeating what may succeed the next time, within limits: attempts, time, and a budget shared by
 //! all requests of a bucket, so that a store in trouble is not given more to do.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use clew_node::{Clock, Rng};
 
+use crate::budget::Budget;
 use crate::error::{Error, Operation};
 use crate::metrics::StorageMetrics;
 
@@ -40,19 +39,16 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A retry costs as much as this many requests earn, so at most a tenth of the load is retries.
-const RETRY_COST: i64 = 10;
-
-/// What can be saved up, in requests: bursts of failures of this many retries are ridden out.
-const BUDGET_MAX: i64 = 50 * RETRY_COST;
+/// Bursts of failures of this many retries are ridden out.
+const RETRIES_SAVED_MAX: u32 = 50;
 
 /// Runs attempts under a policy.
 #[derive(Debug, Clone)]
 pub(crate) struct Retrier {
     pub(crate) policy: RetryPolicy,
-    clock: Clock,
+    pub(crate) clock: Clock,
     rng: Rng,
-    budget: Arc<AtomicI64>,
+    budget: Budget,
     metrics: StorageMetrics,
 }
 
@@ -63,7 +59,7 @@ impl Retrier {
         rng: Rng,
         metrics: StorageMetrics,
     ) -> Retrier {
-        Retrier { policy, clock, rng, budget: Arc::new(AtomicI64::new(BUDGET_MAX)), metrics }
+        Retrier { policy, clock, rng, budget: Budget::of(RETRIES_SAVED_MAX), metrics }
     }
 
     /// The first success of `attempt`, or the last failure. `bytes` is what is to be transferred;
@@ -95,7 +91,7 @@ impl Retrier {
             self.metrics.attempt(operation, now.saturating_sub(begun), &result, &measure);
             let error = match result {
                 Ok(value) => {
-                    self.earn();
+                    self.budget.earn();
                     return Ok(value);
                 }
                 Err(error) => error,
@@ -104,7 +100,7 @@ impl Retrier {
             let again = error.is_transient()
                 && count < self.policy.attempts_max
                 && now.saturating_add(pause) < deadline
-                && self.spend();
+                && self.budget.spend();
             if !again {
                 return Err(error);
             }
@@ -120,16 +116,5 @@ impl Retrier {
         let half = delay / 2;
         let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
         half + Duration::from_nanos(self.rng.below(nanos.saturating_add(1)))
-    }
-
-    fn earn(&self) {
-        let earned = |budget: i64| (budget < BUDGET_MAX).then_some(budget + 1);
-        // A full budget stays as it is.
-        let _ = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earned);
-    }
-
-    fn spend(&self) -> bool {
-        let spent = |budget: i64| (budget >= RETRY_COST).then_some(budget - RETRY_COST);
-        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok()
     }
 }

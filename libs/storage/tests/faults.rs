@@ -179,6 +179,123 @@ async fn a_listing_that_breaks_says_so() {
     assert!(world.metric(&format!("{requests}\"ok\"}} 1")));
 }
 
+/// What reads are made a second time after, in the tests below.
+const HEDGE_AFTER: Duration = Duration::from_millis(500);
+
+impl World {
+    /// Reads the first bytes of the object with second requests; gives how long it took.
+    async fn hedged_read(&self) -> (Result<Bytes, ErrorKind>, Duration) {
+        let bucket = self.bucket.clone().with_hedging(HEDGE_AFTER);
+        let begun = self.deps.clock.monotonic();
+        let read = self.run(bucket.get_range(KEY, 0..5)).await;
+        assert_eq!(self.plan.pending(), 0);
+        (read.map_err(|error| error.kind()), self.deps.clock.monotonic() - begun)
+    }
+
+    fn reads(&self, outcome: &str, count: u32) -> bool {
+        let name = "clew_storage_requests_total";
+        self.metric(&format!("{name}{{operation=\"get\",outcome=\"{outcome}\"}} {count}"))
+    }
+
+    fn hedges(&self, outcome: &str, count: u32) -> bool {
+        self.metric(&format!("clew_storage_hedges_total{{outcome=\"{outcome}\"}} {count}"))
+    }
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+#[tokio::test]
+async fn a_slow_read_is_made_a_second_time() {
+    let world = world();
+    world.run(world.bucket.put_new(KEY, body())).await.unwrap();
+    world.plan.inject(Operation::Get, Fault::Stall(Duration::from_secs(10)));
+    let (read, took) = world.hedged_read().await;
+    assert_eq!(read, Ok(body().slice(..5)));
+    assert!(took >= HEDGE_AFTER && took < millis(600), "{took:?}");
+    assert!(world.hedges("won", 1) && world.reads("ok", 1) && world.reads("cancelled", 1));
+}
+
+#[tokio::test]
+async fn the_first_request_may_still_win() {
+    let world = world();
+    world.run(world.bucket.put_new(KEY, body())).await.unwrap();
+    world.plan.inject(Operation::Get, Fault::Stall(millis(700)));
+    world.plan.inject(Operation::Get, Fault::Stall(Duration::from_secs(10)));
+    let (read, took) = world.hedged_read().await;
+    assert_eq!(read, Ok(body().slice(..5)));
+    assert!(took >= millis(700) && took < millis(800), "{took:?}");
+    assert!(world.hedges("lost", 1) && world.reads("ok", 1) && world.reads("cancelled", 1));
+}
+
+#[tokio::test]
+async fn a_bad_answer_does_not_win() {
+    for (fault, outcome) in [(Fault::FailBefore, "unavailable"), (Fault::Truncate(3), "corrupt")] {
+        let world = world();
+        world.run(world.bucket.put_new(KEY, body())).await.unwrap();
+        world.plan.inject(Operation::Get, Fault::Stall(millis(700)));
+        world.plan.inject(Operation::Get, fault);
+        let (read, took) = world.hedged_read().await;
+        assert_eq!(read, Ok(body().slice(..5)));
+        assert!(took >= millis(700) && took < millis(800), "{took:?}");
+        assert!(world.hedges("lost", 1) && world.reads("ok", 1) && world.reads(outcome, 1));
+    }
+}
+
+#[tokio::test]
+async fn that_there_is_no_object_is_an_answer() {
+    let world = world();
+    world.plan.inject(Operation::Get, Fault::Stall(Duration::from_secs(10)));
+    let (read, took) = world.hedged_read().await;
+    assert_eq!(read, Err(ErrorKind::NotFound));
+    assert!(took >= HEDGE_AFTER && took < millis(600), "{took:?}");
+}
+
+#[tokio::test]
+async fn two_requests_without_an_answer_are_one_failed_attempt() {
+    let world = world();
+    world.run(world.bucket.put_new(KEY, body())).await.unwrap();
+    for _ in 0..2 {
+        world.plan.inject(Operation::Get, Fault::Stall(Duration::from_secs(1_000)));
+    }
+    let (read, _) = world.hedged_read().await;
+    assert_eq!(read, Ok(body().slice(..5)));
+    assert!(world.reads("unavailable", 1) && world.reads("cancelled", 1) && world.reads("ok", 1));
+}
+
+#[tokio::test]
+async fn a_long_read_is_given_the_time_of_its_bytes() {
+    let world = world();
+    let length = 16_u64 << 20;
+    let object = Bytes::from(vec![7; 16 << 20]);
+    world.run(world.bucket.put_new(KEY, object.clone())).await.unwrap();
+    let bucket = world.bucket.clone().with_hedging(HEDGE_AFTER);
+    world.plan.inject(Operation::Get, Fault::Stall(millis(1_400)));
+    assert_eq!(world.run(bucket.get_range(KEY, 0..length)).await.unwrap(), object);
+    assert!(world.reads("ok", 1) && !world.reads("cancelled", 1));
+    world.plan.inject(Operation::Get, Fault::Stall(millis(1_600)));
+    assert_eq!(world.run(bucket.get_tail(KEY, length)).await.unwrap().bytes, object);
+    assert!(world.hedges("won", 1) && world.reads("ok", 2));
+}
+
+#[tokio::test]
+async fn a_slow_store_is_asked_a_tenth_more_at_most() {
+    let world = world();
+    world.run(world.bucket.put_new(KEY, body())).await.unwrap();
+    let bucket = world.bucket.clone().with_hedging(HEDGE_AFTER);
+    for _ in 0..200 {
+        // Every request is slow, the second ones too.
+        while world.plan.pending() < 2 {
+            world.plan.inject(Operation::Get, Fault::Stall(Duration::from_secs(2)));
+        }
+        assert_eq!(world.run(bucket.get_range(KEY, 0..5)).await.unwrap(), body().slice(..5));
+    }
+    // Twenty that were saved up, and one for every ten reads.
+    assert!(world.hedges("lost", 39) && world.hedges("refused", 161));
+    assert!(world.reads("ok", 200) && world.reads("cancelled", 39));
+}
+
 #[tokio::test]
 async fn garbled_bytes_pass_through_for_checksums_to_find() {
     let world = world();

@@ -73,7 +73,13 @@ pub(crate) enum ServeError {
 impl ServeError {
     /// Whether the settings are to blame.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, ServeError::Config(_) | ServeError::Distributor(_) | ServeError::Querier(_))
+        matches!(
+            self,
+            ServeError::Config(_)
+                | ServeError::Bucket(clew_storage::Error::Config(_))
+                | ServeError::Distributor(_)
+                | ServeError::Querier(_)
+        )
     }
 }
 

@@ -1,11 +1,14 @@
 """Clew on object stores that others wrote: everything of a block's life, and a store that goes away."""
 
+import re
+import urllib.request
+
 import pytest
 
 import test_compaction as life
 from harness import run_clew
 from ledger import Ledger
-from stores import STORES
+from stores import STORES, moto
 
 
 @pytest.fixture(params=sorted(STORES))
@@ -58,3 +61,46 @@ def test_a_store_that_goes_away_and_comes_back(clew, store):
     server.flush()
     ledger.verify()
     ledger.verify_search()
+
+
+def kept_as(store):
+    """The headers that moto answers about each of its objects."""
+    [endpoint] = [setting for setting in store.settings if setting.startswith("bucket.endpoint=")]
+    place = endpoint.partition("=")[2] + "/traces"
+
+    def ask(url, method="GET"):
+        request = urllib.request.Request(url, method=method, headers={
+            "Authorization": "AWS4-HMAC-SHA256 Credential=key/20300101/us-east-1/s3/aws4_request, "
+                             "SignedHeaders=host, Signature=none"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read().decode(), {k.lower(): v for k, v in answer.headers.items()}
+    listing, _ = ask(place + "?list-type=2")
+    return [ask(f"{place}/{key}", "HEAD")[1] for key in re.findall("<Key>([^<]+)</Key>", listing)]
+
+
+@pytest.mark.parametrize("settings, expected", [
+    (["bucket.sse=s3"], {"x-amz-server-side-encryption": "AES256"}),
+    (["bucket.sse=kms", "bucket.sse_kms_key_id=alias/clew", "bucket.sse_bucket_key=true"],
+     {"x-amz-server-side-encryption": "aws:kms",
+      "x-amz-server-side-encryption-aws-kms-key-id": "alias/clew"}),
+])
+def test_objects_are_encrypted_as_the_settings_say(clew, settings, expected):
+    store = moto()
+    try:
+        server = clew(*store.settings, *settings)
+        ledger = Ledger(server)
+        assert ledger.send(ledger.batch())
+        server.flush()
+        objects = kept_as(store)
+        assert objects
+        for headers in objects:
+            assert {name: headers.get(name) for name in expected} == expected, headers
+        ledger.verify()
+    finally:
+        store.close()
+
+
+def test_encryption_that_cannot_be_is_refused():
+    refused = run_clew("serve", "--set", "bucket.url=s3://traces", "--set", "bucket.sse=customer")
+    assert refused.returncode == 64, refused
+    assert "sse: needs sse_customer_key as well" in refused.stderr, refused.stderr

@@ -72,7 +72,8 @@ def test_every_flag_of_serve_sets_its_key():
 
 
 CANARY = "canary-7f3a"
-SECRETS = ["bucket.secret_access_key", "bucket.session_token", "bucket.account_key"]
+SECRETS = ["bucket.secret_access_key", "bucket.session_token", "bucket.account_key",
+           "bucket.sse_customer_key"]
 
 
 def test_secrets_are_never_shown(clew, tmp_path):
