@@ -29,6 +29,13 @@ impl Tasks {
         Tasks { tracker: TaskTracker::new(), compute: Arc::new(Semaphore::new(compute_max.max(1))) }
     }
 
+    /// The same tasks with a limit of their own for heavy work: what waits for a disk must not hold up
+    /// what computes.
+    #[must_use]
+    pub fn limited(&self, compute_max: usize) -> Tasks {
+        Tasks { tracker: self.tracker.clone(), ..Tasks::new(compute_max) }
+    }
+
     /// Starts a background task that is waited for at shutdown.
     #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn<F>(&self, future: F)
@@ -97,6 +104,23 @@ impl std::fmt::Debug for Tasks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_with_a_limit_of_its_own_is_waited_for() {
+        let tasks = Tasks::new(1);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let limited = tasks.limited(1);
+        let held = limited.compute(move || wait.recv().is_err());
+        tokio::pin!(held);
+        assert!(futures::poll!(&mut held).is_pending());
+        assert_eq!(tasks.compute(|| 7).await, Ok(7));
+        let finished = tasks.finish();
+        tokio::pin!(finished);
+        assert!(futures::poll!(&mut finished).is_pending());
+        drop(go);
+        assert_eq!(held.await, Ok(true));
+        finished.await;
+    }
 
     #[tokio::test]
     async fn a_panic_is_reported_and_the_pool_lives_on() {

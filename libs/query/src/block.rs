@@ -1,8 +1,9 @@
 //! A block in the bucket as a source. Nothing is read before it is needed, and what was read and
-//! verified once is shared through the cache.
+//! verified once is shared through the cache in memory, and through the one on disk if there is one.
 
 mod cache;
 mod describe;
+mod disk;
 mod pages;
 mod verified;
 
@@ -26,6 +27,7 @@ use clew_traceql::value::Static;
 
 pub use self::cache::BlockCache;
 use self::cache::{Cached, Entry, Key, Part};
+pub use self::disk::{DiskCache, DiskCacheOptions};
 use self::pages::{first_page_of, ordinal_in_page, pages_of, trace_in_page};
 use crate::QueryError;
 use crate::plan::SearchPlan;
@@ -67,13 +69,20 @@ pub struct BlockRef {
 pub struct BlockReader {
     bucket: Bucket,
     cache: BlockCache,
+    disk: Option<DiskCache>,
     tasks: Tasks,
 }
 
 impl BlockReader {
     /// Reads blocks of `bucket` through `cache` and decodes on `tasks`.
     pub fn new(bucket: Bucket, cache: BlockCache, tasks: Tasks) -> BlockReader {
-        BlockReader { bucket, cache, tasks }
+        BlockReader { bucket, cache, disk: None, tasks }
+    }
+
+    /// The same reader with a cache on disk below the one in memory.
+    #[must_use]
+    pub fn with_disk_cache(self, disk: Option<DiskCache>) -> BlockReader {
+        BlockReader { disk, ..self }
     }
 
     /// The block as a source. Reads nothing yet.
@@ -107,21 +116,61 @@ pub struct BlockSource {
     read_bytes: AtomicU64,
 }
 
+/// Bytes of a block that were not verified yet.
+struct Section {
+    bytes: Bytes,
+    /// Where they lie in the object, if they came from the bucket: they belong on disk once verified.
+    fetched: Option<Range<u64>>,
+}
+
 impl BlockSource {
-    /// Bytes of the block; `range` counts from its beginning.
-    async fn read(&self, range: Range<u64>) -> Result<Bytes, QueryError> {
-        if range.start > range.end || range.end > self.block.length {
-            let outside =
-                BlockError::Corrupt { section: "footer", reason: "a section lies outside" };
-            return Err(QueryError::block(&self.info.name)(outside));
+    /// Bytes of the block, from disk or from the bucket; `range` counts from its beginning.
+    async fn read(&self, range: Range<u64>) -> Result<Section, QueryError> {
+        let place = self.place(&range)?;
+        if let Some(bytes) = self.on_disk(&range).await? {
+            return Ok(Section { bytes, fetched: None });
         }
+        let bytes = self.fetch_range(&range).await?;
+        Ok(Section { bytes, fetched: Some(place) })
+    }
+
+    /// Bytes of the block from the bucket.
+    async fn fetch_range(&self, range: &Range<u64>) -> Result<Bytes, QueryError> {
+        let place = self.place(range)?;
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
-        let start = self.block.offset.saturating_add(range.start);
-        let end = self.block.offset.saturating_add(range.end);
-        self.reader.bucket.get_range(&self.block.object, start..end).await.map_err(|error| {
+        self.reader.bucket.get_range(&self.block.object, place).await.map_err(|error| {
             QueryError::Storage { source_name: Arc::clone(&self.info.name), error: Arc::new(error) }
         })
+    }
+
+    /// Bytes of the block, if they are on disk.
+    async fn on_disk(&self, range: &Range<u64>) -> Result<Option<Bytes>, QueryError> {
+        let place = self.place(range)?;
+        match &self.reader.disk {
+            Some(_) if place.is_empty() => Ok(Some(Bytes::new())),
+            Some(disk) => Ok(disk.get(&self.block.object, &place).await),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps on disk what was read of the bucket, now that it is verified.
+    fn keep_on_disk(&self, sections: impl IntoIterator<Item = Section>) {
+        let Some(disk) = &self.reader.disk else { return };
+        for Section { bytes, fetched } in sections {
+            if let Some(place) = fetched.filter(|place| !place.is_empty()) {
+                disk.put(&self.block.object, &place, bytes);
+            }
+        }
+    }
+
+    /// Where a range of the block lies in the object.
+    fn place(&self, range: &Range<u64>) -> Result<Range<u64>, QueryError> {
+        if range.start > range.end || range.end > self.block.length {
+            return Err(self.corrupt("footer", "a section lies outside"));
+        }
+        let offset = self.block.offset;
+        Ok(offset.saturating_add(range.start)..offset.saturating_add(range.end))
     }
 
     /// Work of more than half a millisecond on bytes of this block.
@@ -165,11 +214,13 @@ impl BlockSource {
         let mut tail_length = u64::from(self.block.tail_length).min(self.block.length);
         loop {
             let tail = self.read(self.block.length - tail_length..self.block.length).await?;
-            let opened = self.compute(move || Ok(Block::open(&tail))).await?;
+            let bytes = tail.bytes.clone();
+            let opened = self.compute(move || Ok(Block::open(&bytes))).await?;
             let needed = match opened {
                 Err(BlockError::TailTooShort { needed }) => needed,
                 opened => {
                     let block = opened.map_err(QueryError::block(&self.info.name))?;
+                    self.keep_on_disk([tail]);
                     let bytes = usize::try_from(tail_length).unwrap_or(usize::MAX);
                     let cached = Cached::Block(Arc::new(block));
                     return Ok(Entry { cached, bytes: bytes.saturating_mul(2) });
@@ -187,8 +238,9 @@ impl BlockSource {
         let make = async {
             let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
             let section = self.read(ranges.traces).await?;
-            let block = Arc::clone(block);
-            let table = self.compute(move || block.trace_table(&section)).await?;
+            let (block, bytes) = (Arc::clone(block), section.bytes.clone());
+            let table = self.compute(move || block.trace_table(&bytes)).await?;
+            self.keep_on_disk([section]);
             let bytes = table.memory_bytes();
             Ok(Entry { cached: Cached::Traces(Arc::new(table)), bytes })
         };
@@ -216,13 +268,14 @@ impl BlockSource {
             let traces_bytes = Bytes::new();
             let sections = SearchSections {
                 traces: traces_bytes,
-                dictionary,
-                postings,
-                locator,
-                numbers,
-                columns,
+                dictionary: dictionary.bytes.clone(),
+                postings: postings.bytes.clone(),
+                locator: locator.bytes.clone(),
+                numbers: numbers.bytes.clone(),
+                columns: columns.bytes.clone(),
             };
             let search = self.compute(move || block.search_with(traces, &sections)).await?;
+            self.keep_on_disk([dictionary, postings, locator, numbers, columns]);
             let bytes = bytes.saturating_add(search.memory_bytes());
             Ok(Entry { cached: Cached::Search(Arc::new(search)), bytes })
         };

@@ -34,7 +34,7 @@ mod table;
 mod tags;
 mod view;
 
-pub use block::{BlockCache, BlockReader, BlockRef, BlockSource};
+pub use block::{BlockCache, BlockReader, BlockRef, BlockSource, DiskCache, DiskCacheOptions};
 pub use engine::{Engine, Outcome, QueryLimits, SourceFailure};
 pub use error::QueryError;
 pub use fetch::Fetched;

@@ -41,10 +41,25 @@ pub struct Config {
     pub cached_objects_max: usize,
     /// Memory for sections of blocks.
     pub cache_bytes: Bytes,
+    /// Local disk for sections of blocks.
+    pub disk_cache: DiskCacheConfig,
     /// Memory for the trace-id filters of blocks, about a byte per trace in the bucket.
     pub filter_cache_bytes: Bytes,
     /// Fragments of one trace lie at most this far apart in time; see the design's split traces.
     pub trace_horizon: Span,
+}
+
+/// Local disk for sections of blocks, below the cache in memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskCacheConfig {
+    /// The folder, for this process alone; empty for none. What is in it may be lost.
+    pub path: String,
+    /// The most bytes of files in it.
+    pub bytes: Bytes,
+    /// How long a section stays after it was read from the bucket. What was deleted there is gone from here
+    /// by then.
+    pub age_max: Span,
 }
 
 /// Limits of one request.
@@ -93,8 +108,19 @@ impl Default for Config {
             view_age_max: Span::seconds(1_800),
             cached_objects_max: 250_000,
             cache_bytes: Bytes::mebi(128),
+            disk_cache: DiskCacheConfig::default(),
             filter_cache_bytes: Bytes::mebi(128),
             trace_horizon: Span::seconds(3_600),
+        }
+    }
+}
+
+impl Default for DiskCacheConfig {
+    fn default() -> Self {
+        DiskCacheConfig {
+            path: String::new(),
+            bytes: Bytes::mebi(10 << 10),
+            age_max: Span::seconds(24 * 3_600),
         }
     }
 }
@@ -130,13 +156,21 @@ pub enum BuildError {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// The folder of the cache on disk cannot be used.
+    #[error("config key querier.disk_cache.path: {path} cannot be used: {message}")]
+    DiskCache {
+        /// The folder.
+        path: String,
+        /// Why.
+        message: String,
+    },
 }
 
 impl BuildError {
     /// What the caller should do about it.
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            BuildError::Setting { .. } => ErrorKind::Invalid,
+            BuildError::Setting { .. } | BuildError::DiskCache { .. } => ErrorKind::Invalid,
         }
     }
 }
@@ -153,7 +187,8 @@ impl Config {
             || prefix.starts_with('/') && !prefix.ends_with('/') && prefix.chars().all(plain);
         let query = &self.query;
         let at_least_one = "at least 1";
-        let checks: [(&'static str, bool, String, &'static str); 7] = [
+        let disk = &self.disk_cache;
+        let checks: [(&'static str, bool, String, &'static str); 9] = [
             ("http_api_prefix", prefix_fits, format!("{prefix:?}"), "a path such as /tempo"),
             (
                 "tenants_per_query_max",
@@ -177,6 +212,18 @@ impl Config {
                 "query_timeout",
                 !self.query_timeout.0.is_zero(),
                 self.query_timeout.to_string(),
+                "more than 0s",
+            ),
+            (
+                "disk_cache.bytes",
+                disk.path.is_empty() || disk.bytes >= Bytes::mebi(64),
+                disk.bytes.to_string(),
+                "64MiB and more",
+            ),
+            (
+                "disk_cache.age_max",
+                !disk.age_max.0.is_zero(),
+                disk.age_max.to_string(),
                 "more than 0s",
             ),
             (
@@ -216,11 +263,20 @@ mod tests {
     #[test]
     fn bad_settings_name_their_key() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 5] = [
+        let cases: [(Change, &str); 7] = [
             (|c| c.http_api_prefix = "tempo".to_owned(), "http_api_prefix"),
             (|c| c.http_api_prefix = "/{x}".to_owned(), "http_api_prefix"),
             (|c| c.concurrent_queries_max = 0, "concurrent_queries_max"),
             (|c| c.query.default_limit = 300_000, "query.default_limit"),
+            (|c| c.disk_cache.age_max = Span::seconds(0), "disk_cache.age_max"),
+            (
+                |c| {
+                    let path = "cache".to_owned();
+                    let bytes = Bytes::mebi(63);
+                    c.disk_cache = DiskCacheConfig { path, bytes, ..DiskCacheConfig::default() };
+                },
+                "disk_cache.bytes",
+            ),
             (|c| c.query.expression_bytes_max = Bytes(1 << 20), "query.expression_bytes_max"),
         ];
         for (change, key) in cases {

@@ -22,7 +22,7 @@ mod root;
 mod shape;
 mod stream;
 
-pub use config::{BuildError, Config, QueryConfig};
+pub use config::{BuildError, Config, DiskCacheConfig, QueryConfig};
 pub use leaf::Leaf;
 pub use querier::{Parts, Querier, VersionInfo};
 pub use root::{Leader, Peer, Router};

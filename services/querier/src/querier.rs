@@ -9,10 +9,11 @@ use clew_proto::query::v1::block_service_server::BlockServiceServer;
 use clew_proto::tempopb::streaming_querier_server::{
     SERVICE_NAME as STREAMING, StreamingQuerierServer,
 };
+use clew_query::{DiskCache, DiskCacheOptions};
 use clew_storage::Bucket;
 use parking_lot::Mutex;
 
-use crate::config::{BuildError, Config};
+use crate::config::{BuildError, Config, DiskCacheConfig};
 use crate::http::{self, Api};
 use crate::leaf::Leaf;
 use crate::metrics::QuerierMetrics;
@@ -46,7 +47,13 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Querier {
     api: Arc<Api>,
-    reporter: Arc<Mutex<Option<Reporter>>>,
+    background: Arc<Mutex<Option<Background>>>,
+}
+
+/// What works beside queries.
+struct Background {
+    reporter: Reporter,
+    disk: Option<DiskCache>,
 }
 
 impl Config {
@@ -58,11 +65,28 @@ impl Config {
         self.validate()?;
         let metrics = Arc::new(QuerierMetrics::new(&deps.metrics));
         let Parts { metastore, shards, bucket, version } = parts;
+        let disk = self.open_disk_cache(&deps)?;
+        let cached = disk.clone();
         let (root, reporter) =
-            Root::new(self.clone(), &deps, metastore, shards, bucket, Arc::clone(&metrics));
+            Root::new(self.clone(), &deps, metastore, shards, bucket, cached, Arc::clone(&metrics));
         let gate = http::Gate::new(self.concurrent_queries_max, self.queued_queries_max);
         let api = Arc::new(Api { config: self, deps, root, metrics, version, gate });
-        Ok(Querier { api, reporter: Arc::new(Mutex::new(Some(reporter))) })
+        Ok(Querier { api, background: Arc::new(Mutex::new(Some(Background { reporter, disk }))) })
+    }
+
+    /// The cache on disk, if there is to be one.
+    fn open_disk_cache(&self, deps: &Deps) -> Result<Option<DiskCache>, BuildError> {
+        let DiskCacheConfig { path, bytes, age_max } = &self.disk_cache;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let options =
+            DiskCacheOptions { folder: path.into(), bytes_max: bytes.0, age_max: age_max.0 };
+        let opened = DiskCache::open(options, deps);
+        opened.map(Some).map_err(|error| BuildError::DiskCache {
+            path: path.clone(),
+            message: error.to_string(),
+        })
     }
 }
 
@@ -84,14 +108,19 @@ impl Querier {
         Leaf::new(Arc::clone(&self.api)).server()
     }
 
-    /// Does the background work until `stop`: tells the metastore about damaged blocks. Only the
-    /// first call has something to do.
+    /// Does the background work until `stop`: tells the metastore about damaged blocks, removes what is
+    /// old from the cache on disk. Only the first call has something to do.
     pub async fn run(&self, stop: Stop) {
-        let reporter = self.reporter.lock().take();
-        match reporter {
-            Some(reporter) => reporter.run(stop).await,
-            None => stop.stopped().await,
-        }
+        let background = self.background.lock().take();
+        let Some(Background { reporter, disk }) = background else {
+            return stop.stopped().await;
+        };
+        let upkeep = async {
+            if let Some(disk) = disk {
+                disk.run(stop.clone()).await;
+            }
+        };
+        futures::join!(reporter.run(stop.clone()), upkeep);
     }
 }
 

@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use clew_node::rpc::Channel;
 use clew_node::{Clock, Deps, Problem, Rng};
+use clew_query::DiskCache;
 use clew_storage::Bucket;
 
 use self::blocks::Blocks;
@@ -83,6 +84,7 @@ impl Root {
         metastore: Channel,
         router: Arc<dyn Router>,
         bucket: Bucket,
+        disk: Option<DiskCache>,
         metrics: Arc<QuerierMetrics>,
     ) -> (Root, Reporter) {
         let (reports, reporter) = Reports::new(deps, metastore.clone(), Arc::clone(&metrics));
@@ -90,7 +92,7 @@ impl Root {
             views: Views::new(metastore.clone(), deps.clock.clone(), &config),
             shards: Shards::new(Arc::clone(&router), deps.clock.clone(), config.leader_wait.0),
             router,
-            blocks: Blocks::new(bucket, deps, &config),
+            blocks: Blocks::new(bucket, disk, deps, &config),
             spread: Spread::new(deps.clock.clone(), config.hedge_after.0),
             homes: Homes::default(),
             reports,

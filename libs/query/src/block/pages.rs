@@ -1,4 +1,5 @@
-//! The pages of a block: read in runs, decoded off the async threads, kept in the cache.
+//! The pages of a block: read in runs, decoded off the async threads, kept in the cache; on disk each
+//! for itself, because every query makes other runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,8 +10,8 @@ use clew_block::{Block, Page, PageDirectory};
 use clew_model::TraceId;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::BlockSource;
 use super::cache::{Cached, Entry, Part};
+use super::{BlockSource, Section};
 use crate::QueryError;
 
 /// Pages this close together are read at once, in bytes.
@@ -42,6 +43,9 @@ impl BlockSource {
                 _ => missing.push(number),
             }
         }
+        if self.reader.disk.is_some() && !missing.is_empty() {
+            missing = self.pages_on_disk(block, missing, &mut pages).await?;
+        }
         let runs = runs(block.pages(), &missing);
         let read = stream::iter(runs)
             .map(|run| self.read_run(Arc::clone(block), run))
@@ -58,7 +62,8 @@ impl BlockSource {
         run: Run,
     ) -> Result<Vec<(usize, Arc<Page>)>, QueryError> {
         let (bytes, columns) =
-            futures::try_join!(self.read(run.bytes.clone()), self.read(run.columns.clone()))?;
+            futures::try_join!(self.fetch_range(&run.bytes), self.fetch_range(&run.columns))?;
+        let sections = self.sections_of(&block, &run, &bytes, &columns)?;
         let decoded = self
             .compute(move || {
                 let decode = |number: &usize| {
@@ -74,12 +79,86 @@ impl BlockSource {
                 run.pages.iter().map(decode).collect::<Result<Vec<_>, _>>()
             })
             .await?;
-        for (number, page) in &decoded {
+        self.keep_on_disk(sections);
+        self.keep_pages(&decoded).await;
+        Ok(decoded)
+    }
+
+    async fn keep_pages(&self, decoded: &[(usize, Arc<Page>)]) {
+        for (number, page) in decoded {
             let entry =
                 Entry { cached: Cached::Page(Arc::clone(page)), bytes: page.memory_bytes() };
             self.keep(page_part(*number), entry).await;
         }
-        Ok(decoded)
+    }
+
+    /// What a run has of each of its pages, if that is to be kept on disk.
+    fn sections_of(
+        &self,
+        block: &Block,
+        run: &Run,
+        bytes: &Bytes,
+        columns: &Bytes,
+    ) -> Result<Vec<Section>, QueryError> {
+        let mut sections = Vec::new();
+        if self.reader.disk.is_none() {
+            return Ok(sections);
+        }
+        for entry in run.pages.iter().filter_map(|number| block.pages().entries().get(*number)) {
+            let parts =
+                [(bytes, &run.bytes, &entry.bytes), (columns, &run.columns, &entry.columns)];
+            for (bytes, whole, part) in parts {
+                let fetched = Some(self.place(part)?);
+                let bytes = part_of(bytes, whole, part);
+                sections.extend(bytes.map(|bytes| Section { bytes, fetched }));
+            }
+        }
+        Ok(sections)
+    }
+
+    /// Adds to `pages` those of `numbers` that are on disk; gives the others.
+    async fn pages_on_disk(
+        &self,
+        block: &Arc<Block>,
+        numbers: Vec<usize>,
+        pages: &mut Pages,
+    ) -> Result<Vec<usize>, QueryError> {
+        let looked_for = stream::iter(numbers)
+            .map(|number| self.page_on_disk(Arc::clone(block), number))
+            .buffered(READS_AT_ONCE)
+            .try_collect::<Vec<_>>()
+            .await?;
+        let (mut missing, mut found) = (Vec::new(), Vec::new());
+        for (number, parts) in looked_for {
+            match parts {
+                Some((packed, columns)) => found.push((number, packed, columns)),
+                None => missing.push(number),
+            }
+        }
+        if !found.is_empty() {
+            let block = Arc::clone(block);
+            let decode = move || {
+                let decode = |(number, packed, columns): (usize, Bytes, Bytes)| {
+                    Ok((number, Arc::new(block.page(number, &packed, &columns)?)))
+                };
+                found.into_iter().map(decode).collect::<Result<Vec<_>, _>>()
+            };
+            let decoded = self.compute(decode).await?;
+            self.keep_pages(&decoded).await;
+            pages.extend(decoded);
+        }
+        Ok(missing)
+    }
+
+    async fn page_on_disk(
+        &self,
+        block: Arc<Block>,
+        number: usize,
+    ) -> Result<(usize, Option<(Bytes, Bytes)>), QueryError> {
+        let Some(entry) = block.pages().entries().get(number) else { return Ok((number, None)) };
+        let Some(packed) = self.on_disk(&entry.bytes).await? else { return Ok((number, None)) };
+        let columns = self.on_disk(&entry.columns).await?;
+        Ok((number, columns.map(|columns| (packed, columns))))
     }
 }
 

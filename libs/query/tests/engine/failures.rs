@@ -79,7 +79,7 @@ impl SpanSource for Counted {
 }
 
 /// A table of traces with one span each; the number is id and start.
-fn table(ids: impl IntoIterator<Item = u8>, mark: bool) -> SpanTable {
+pub fn table(ids: impl IntoIterator<Item = u8>, mark: bool) -> SpanTable {
     let mut table = SpanTable::new(3);
     for id in ids {
         let span = SpanModel { id: 1, start: u64::from(id) * 1000, duration: 10, ..later_span() };
@@ -115,7 +115,7 @@ fn counted(source: impl SpanSource + 'static) -> Arc<Counted> {
     })
 }
 
-fn plan(query: &str, limit: u32) -> SearchPlan {
+pub fn plan(query: &str, limit: u32) -> SearchPlan {
     let request = SearchRequest { query: query.to_owned(), limit, ..SearchRequest::default() };
     SearchPlan::from_request(&request).unwrap()
 }
@@ -124,7 +124,7 @@ fn dynamic(sources: &[Arc<Counted>]) -> Vec<Arc<dyn SpanSource>> {
     sources.iter().map(|source| Arc::clone(source) as Arc<dyn SpanSource>).collect()
 }
 
-fn ids(response: &clew_proto::query::v1::SearchResponse) -> Vec<u8> {
+pub fn ids(response: &clew_proto::query::v1::SearchResponse) -> Vec<u8> {
     response.traces.iter().map(|found| found.trace_id[0]).collect()
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests fail by panicking")]
 
+mod disk;
 mod failures;
 mod filters;
 mod pipelines;

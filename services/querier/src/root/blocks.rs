@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clew_model::{ErrorKind, TraceId};
 use clew_node::{Deps, Problem, Tasks};
 use clew_query::{
-    BlockCache, BlockReader, Engine, QueryError, QueryLimits, SourceFailure, SpanSource,
+    BlockCache, BlockReader, DiskCache, Engine, QueryError, QueryLimits, SourceFailure, SpanSource,
 };
 use clew_storage::Bucket;
 
@@ -24,7 +24,12 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(bucket: Bucket, deps: &Deps, config: &Config) -> Blocks {
+    pub(super) fn new(
+        bucket: Bucket,
+        disk: Option<DiskCache>,
+        deps: &Deps,
+        config: &Config,
+    ) -> Blocks {
         let query = &config.query;
         let limits = QueryLimits {
             inspected_bytes_max: query.inspected_bytes_max.0,
@@ -36,7 +41,7 @@ impl Blocks {
         };
         let cache = BlockCache::new(config.cache_bytes.0);
         let tasks = deps.tasks.clone();
-        let reader = BlockReader::new(bucket, cache.clone(), tasks.clone());
+        let reader = BlockReader::new(bucket, cache.clone(), tasks.clone()).with_disk_cache(disk);
         let engine = Engine::new(tasks.clone(), limits);
         let filters = Filters::new(config.filter_cache_bytes.0);
         Blocks { reader, cache, filters, engine, tasks }
