@@ -260,6 +260,13 @@ pub struct AbandonJob {
     pub strikes: Vec<Striking>,
 }
 
+/// Lets compactions try objects again, whatever they held against them before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpark {
+    /// The objects.
+    pub objects: Vec<ObjectKey>,
+}
+
 /// Takes objects or single blocks out of the catalog: their time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropBlocks {
@@ -351,6 +358,7 @@ pub enum Command {
     ClaimLog(ClaimLog),
     AcceptGap(AcceptGap),
     ForgetGaps(ForgetGaps),
+    Unpark(Unpark),
 }
 
 impl Command {
@@ -377,7 +385,7 @@ impl Command {
     /// may be there that do not know it.
     pub fn feature_level(&self) -> FeatureLevel {
         match self {
-            Command::ForgetNode(_) => FeatureLevel::LEVELS_ARE_KEPT,
+            Command::ForgetNode(_) | Command::Unpark(_) => FeatureLevel::LEVELS_ARE_KEPT,
             // What raises the level cannot wait for it: its proposer has asked every member.
             _ => FeatureLevel::FIRST,
         }
@@ -442,4 +450,5 @@ requests! {
     SetTenant => (), Outcome::TenantSet => ();
     RaiseFeatureLevel => FeatureLevel, Outcome::FeatureLevel(level) => level;
     ForgetNode => ForgetOutcome, Outcome::Forget(outcome) => outcome;
+    Unpark => u64, Outcome::Unparked(count) => count;
 }

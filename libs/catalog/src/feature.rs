@@ -9,7 +9,7 @@
 //! | level | since then |
 //! |---|---|
 //! | 1 | what there was before there were levels |
-//! | 2 | nodes that do not support the cluster's level are refused; [`crate::ForgetNode`] |
+//! | 2 | nodes that do not support the cluster's level are refused; [`crate::ForgetNode`], [`crate::Unpark`] |
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -59,7 +59,7 @@ pub use command::{
     Command, CommitFlush, CommitJob, ConfirmDeleted, CreateCluster, DeleteTraces, DropBlocks,
     ForgetGaps, ForgetNode, IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock,
     RaiseFeatureLevel, RegisterNode, RemoveTenant, Removed, RenewJob, Request, SetNodeState,
-    SetTenant, Striking,
+    SetTenant, Striking, Unpark,
 };
 pub use compaction::{
     DeadObject, JOB_INPUTS_MAX, Job, JobSpec, LEVEL_MAX, Retention, STRIKES_MAX,

@@ -298,6 +298,8 @@ pub enum Outcome {
     Claim(ClaimOutcome),
     /// Of [`crate::AcceptGap`] and [`crate::ForgetGaps`].
     Gap(GapOutcome),
+    /// Of [`crate::Unpark`]: so many of the objects had strikes.
+    Unparked(u64),
     /// Of any command: nothing changed.
     Refused(Refusal),
 }

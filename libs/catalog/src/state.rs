@@ -203,6 +203,7 @@ impl State {
             Command::ClaimLog(command) => self.claim_log(&command),
             Command::AcceptGap(command) => Ok(self.accept_gap(command)),
             Command::ForgetGaps(command) => Ok(self.forget_gaps(command)),
+            Command::Unpark(command) => Ok(self.unpark(&command)),
         };
         if moves && result.is_ok() {
             self.topology_revision = self.revision;

@@ -423,6 +423,17 @@ fn a_poisonous_object_is_left_alone() {
     world.begin(10);
     assert!(world.jobs[0].inputs.iter().all(|input| input.key != poison));
     world.check();
+    // Somebody has restored it: it is merged again, and a failure counts from the beginning.
+    world.apply(RaiseFeatureLevel { to: FeatureLevel::LEVELS_ARE_KEPT });
+    let unpark = Unpark { objects: vec![poison] };
+    assert_eq!(world.apply(unpark.clone()), 1);
+    assert_eq!(world.state.strikes().count(), 0);
+    assert_eq!(world.apply(unpark), 0, "once is enough");
+    let job = world.jobs.remove(0);
+    world.apply(AbandonJob { job: job.job, strikes: vec![] });
+    world.begin(11);
+    assert!(world.jobs[0].inputs.iter().any(|input| input.key == poison));
+    world.check();
 }
 
 #[test]

@@ -198,6 +198,9 @@ fn since_level_2() -> Vec<(UnixNanos, Command)> {
         Command::RaiseFeatureLevel(RaiseFeatureLevel { to: FeatureLevel::LEVELS_ARE_KEPT }),
         register(gone, Roles::QUERIER),
         Command::ForgetNode(ForgetNode { node: NodeId::parse(gone).unwrap() }),
+        Command::Unpark(Unpark {
+            objects: vec![ObjectKey::flush(ShardId(1), Incarnation(1), 1_800, 0xbeef)],
+        }),
     ];
     let start = 1_700_000_200_000_000_000;
     commands.into_iter().zip(0..).map(|(c, at)| (UnixNanos(start + at), c)).collect()

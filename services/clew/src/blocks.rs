@@ -1,5 +1,7 @@
 //! Looking at what is in the bucket: `clew block` and `clew analyse`.
 
+mod parked;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -61,6 +63,14 @@ pub(crate) async fn run(blocks: Blocks, print: &mut dyn FnMut(&str)) -> Result<(
             if damaged > 0 {
                 return Err(format!("{damaged} blocks are damaged"));
             }
+        }
+        BlockCommand::Parked { json } => {
+            let metastore = member.reach(MutualConfig::default())?;
+            print(&parked::list(&metastore, json).await?);
+        }
+        BlockCommand::Unpark { objects, .. } => {
+            let metastore = member.reach(MutualConfig::default())?;
+            print(&parked::unpark(&metastore, objects).await?);
         }
         BlockCommand::Export { object, tenant, options } => {
             let (bucket, object) = opened(options, member, &object).await?;

@@ -171,6 +171,21 @@ pub(crate) enum BlockCommand {
         #[command(flatten)]
         options: Options,
     },
+    /// List the objects that compactions leave alone because they could not read them
+    Parked {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let compactions try parked objects again, once whatever was wrong with them is repaired
+    Unpark {
+        /// Objects, as listed
+        #[arg(required_unless_present = "all")]
+        objects: Vec<String>,
+        /// All that are parked
+        #[arg(long, conflicts_with = "objects")]
+        all: bool,
+    },
     /// Print the traces of a block as OTLP JSON, one per line
     Export {
         /// The object, as listed

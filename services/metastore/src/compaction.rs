@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use clew_catalog::{
     AbandonJob, BeginJob, Command, CompactionOptions, Deletion, DeletionScope, DropBlocks, JobId,
-    JobOutcome, Liveness, ObjectKey, RequestId, Retention, STRIKES_OF_SILENCE, State, Striking,
+    JobOutcome, Liveness, ObjectKey, RequestId, Retention, STRIKES_OF_SILENCE, State, Strikes,
+    Striking,
 };
 use clew_model::{TenantId, UnixNanos};
 use clew_proto::metastore::v1 as proto;
@@ -200,6 +201,23 @@ impl Metastore {
         });
         Ok(proto::DeletionsResponse { deletions })
     }
+
+    async fn parked(&self) -> Result<proto::ParkedResponse, MetastoreError> {
+        self.0.confirm().await?;
+        let objects = self.read(|state| {
+            let parked = state.strikes().filter(|(_, strikes)| strikes.is_parked());
+            parked.take(KEYS_MAX).map(parked_object).collect()
+        });
+        Ok(proto::ParkedResponse { objects })
+    }
+}
+
+fn parked_object((key, strikes): (&ObjectKey, &Strikes)) -> proto::ParkedObject {
+    proto::ParkedObject {
+        object: key.to_string(),
+        reason: strikes.reason.clone(),
+        at_unix_nanos: strikes.at.0,
+    }
 }
 
 fn record(deletion: &Deletion) -> proto::DeletionRecord {
@@ -276,5 +294,12 @@ impl CompactionService for Metastore {
         request: Request<proto::DeletionsRequest>,
     ) -> Result<Response<proto::DeletionsResponse>, Status> {
         self.observed("deletions", self.records(request.into_inner())).await
+    }
+
+    async fn parked(
+        &self,
+        _: Request<proto::ParkedRequest>,
+    ) -> Result<Response<proto::ParkedResponse>, Status> {
+        self.observed("parked", Metastore::parked(self)).await
     }
 }

@@ -10,7 +10,7 @@ use super::members::full;
 use super::{DeadObject, Job, State, Strikes, remove_block};
 use crate::changes::ChangeKind;
 use crate::command::{
-    AbandonJob, BeginJob, CommitJob, ConfirmDeleted, DropBlocks, RenewJob, Striking,
+    AbandonJob, BeginJob, CommitJob, ConfirmDeleted, DropBlocks, RenewJob, Striking, Unpark,
 };
 use crate::compaction::{JOB_INPUTS_MAX, LEVEL_MAX, STRIKES_MAX, STRIKES_OF_SILENCE};
 use crate::ident::JobId;
@@ -222,6 +222,11 @@ impl State {
             }
         }
         Outcome::Job(JobOutcome::Abandoned)
+    }
+
+    pub(super) fn unpark(&mut self, command: &Unpark) -> Outcome {
+        let cleared = command.objects.iter().filter(|key| self.strikes.remove(key).is_some());
+        Outcome::Unparked(cleared.count() as u64)
     }
 
     pub(super) fn drop_blocks(&mut self, command: DropBlocks) -> Outcome {

@@ -25,7 +25,7 @@ struct CommandMessage {
     at: u64,
     #[prost(
         oneof = "Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34"
     )]
     body: Option<Body>,
 }
@@ -80,6 +80,8 @@ enum Body {
     AcceptGap(AcceptGapMessage),
     #[prost(message, tag = "33")]
     ForgetGaps(ForgetGapsMessage),
+    #[prost(message, tag = "34")]
+    Unpark(job_commands::UnparkMessage),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -308,6 +310,7 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
         Command::ForgetGaps(c) => {
             Body::ForgetGaps(ForgetGapsMessage { shard: c.shard.map(|shard| shard.0) })
         }
+        Command::Unpark(c) => Body::Unpark(c.to_message()),
     };
     CommandMessage { version: COMMAND_VERSION, at: at.0, body: Some(body) }.encode_to_vec()
 }
@@ -411,6 +414,7 @@ fn command(body: Body) -> Result<Command, DecodeError> {
             let shard = m.shard.map(super::shard).transpose()?;
             Command::ForgetGaps(ForgetGaps { shard })
         }
+        Body::Unpark(m) => Command::Unpark(job_commands::Wire::of_message(m)?),
     })
 }
 

@@ -11,7 +11,7 @@ use super::compaction::{
 use super::{KeyMessage, ObjectMessage, id16, key, object, object_message, tenant};
 use crate::command::{
     AbandonJob, BeginJob, CommitJob, ConfirmDeleted, DeleteTraces, DropBlocks, RemoveTenant,
-    Removed, RenewJob, SetTenant, Striking,
+    Removed, RenewJob, SetTenant, Striking, Unpark,
 };
 use crate::error::DecodeError;
 use crate::ident::{DeletionId, JobId, RequestId};
@@ -124,6 +124,12 @@ pub(crate) struct RemoveTenantMessage {
 pub(crate) struct SetTenantMessage {
     #[prost(message, optional, tag = "1")]
     settings: Option<SettingsMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct UnparkMessage {
+    #[prost(message, repeated, tag = "1")]
+    objects: Vec<KeyMessage>,
 }
 
 /// A command and its message, both ways.
@@ -314,5 +320,17 @@ impl Wire for SetTenant {
             return Err(DecodeError::Inconsistent { what: "retention" });
         }
         Ok(SetTenant { tenant: tenant(&of.tenant)?, settings })
+    }
+}
+
+impl Wire for Unpark {
+    type Message = UnparkMessage;
+
+    fn to_message(&self) -> UnparkMessage {
+        UnparkMessage { objects: key_messages(&self.objects) }
+    }
+
+    fn of_message(message: UnparkMessage) -> Result<Unpark, DecodeError> {
+        Ok(Unpark { objects: keys(&message.objects)? })
     }
 }

@@ -93,6 +93,7 @@ fn message(outcome: &Outcome) -> OutcomeMessage {
         Outcome::Claim(ClaimOutcome::UnknownShard) => code(172),
         Outcome::Gap(GapOutcome::Done) => code(180),
         Outcome::Gap(GapOutcome::None) => code(181),
+        Outcome::Unparked(count) => number(190, *count),
         Outcome::Refused(refusal) => refusal_message(refusal),
     }
 }
@@ -171,6 +172,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Outcome, DecodeError> {
         172 => Outcome::Claim(ClaimOutcome::UnknownShard),
         180 => Outcome::Gap(GapOutcome::Done),
         181 => Outcome::Gap(GapOutcome::None),
+        190 => Outcome::Unparked(value),
         code => Outcome::Refused(refusal(code, value, text)?),
     })
 }
@@ -261,6 +263,7 @@ mod tests {
             Outcome::FeatureLevel(FeatureLevel(2)),
             Outcome::Forget(ForgetOutcome::Forgotten),
             Outcome::Forget(ForgetOutcome::HoldsReplicas),
+            Outcome::Unparked(11),
         ];
         for outcome in outcomes.into_iter().chain(refusals.map(Outcome::Refused)) {
             assert_eq!(decode(&encode(&outcome)), Ok(outcome));

@@ -73,6 +73,12 @@ def wait_for_deletions(server, headers=None):
     wait_for(are_done, "the bytes are gone", timeout=90)
 
 
+def parked(server):
+    answer = command(server, "block", "parked", "--json")
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
 def fill(ledger, server, flushes, start=0):
     for number in range(start, start + flushes):
         assert ledger.send(ledger.batch(traces=4, spans=6, number=number))
@@ -114,6 +120,33 @@ def test_fragments_are_joined_and_repeated_spans_dropped(clew):
     assert len(server.trace_spans(trace.hex())) == 4
     assert server.metric("clew_compactor_duplicate_spans_total") == 2
     assert server.metric("clew_compactor_joined_traces_total") >= 1
+
+
+def test_what_cannot_be_merged_is_parked_until_somebody_repaired_it(clew):
+    server = clew(*FAST)
+    server.errors_expected = True
+    ledger = Ledger(server)
+    fill(ledger, server, 1)
+    [name] = bucket(server)
+    path = server.data / "bucket" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    fill(ledger, server, 2, start=1)
+    wait_for(lambda: parked(server), "the object is parked")
+    [entry] = parked(server)
+    assert entry["object"] == name and entry["reason"] and int(entry["parkedUnixNano"]) > 0, entry
+    assert name in command(server, "block", "parked").stdout
+    wait_for(lambda: server.metric("clew_compactor_parked_objects") == 1, "the metric tells it")
+    other = next(block["object"] for block in blocks(server) if block["object"] != name)
+    refused = command(server, "block", "unpark", other)
+    assert refused.returncode == 1 and f"{other} is not parked" in refused.stderr, refused
+    path.write_bytes(whole)
+    done = command(server, "block", "unpark", name)
+    assert (done.returncode, done.stdout) == (0, "1 objects unparked\n"), done
+    wait_for(lambda: name not in {block["object"] for block in blocks(server)}, "it is merged")
+    assert parked(server) == []
+    assert command(server, "block", "unpark", "--all").stdout == "0 objects unparked\n"
+    ledger.verify()
 
 
 @pytest.mark.parametrize("step", ["leased", "merged", "uploaded", "made", "committed"])
