@@ -1,6 +1,8 @@
 //! Looking at what is in the bucket: `clew block` and `clew analyse`.
 
+mod export;
 mod parked;
+mod spans;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +10,6 @@ use std::sync::Arc;
 
 use clew_block::Block;
 use clew_catalog::{ObjectKey, ObjectMeta, TenantBlock, View};
-use clew_model::otlp::{IdStyle, write_resource_spans_json_as};
 use clew_model::{TenantId, Trace};
 use clew_node::rpc::MESSAGE_BYTES_MAX;
 use clew_node::tls::MutualConfig;
@@ -25,9 +26,10 @@ use crate::member::{Member, Reached};
 /// Threads that decode.
 const COMPUTE_THREADS: usize = 2;
 
-/// Does what `clew block` was told; what comes out goes to `print` bit by bit.
-pub(crate) async fn run(blocks: Blocks, print: &mut dyn FnMut(&str)) -> Result<(), String> {
+/// Does what `clew block` was told; what comes out goes to `sink` bit by bit.
+pub(crate) async fn run(blocks: Blocks, sink: &mut dyn FnMut(&[u8])) -> Result<(), String> {
     let Blocks { member, command } = blocks;
+    let print = &mut |text: &str| sink(text.as_bytes());
     match command {
         BlockCommand::List { tenant, json } => {
             let metastore = member.reach(MutualConfig::default())?;
@@ -72,14 +74,13 @@ pub(crate) async fn run(blocks: Blocks, print: &mut dyn FnMut(&str)) -> Result<(
             let metastore = member.reach(MutualConfig::default())?;
             print(&parked::unpark(&metastore, objects).await?);
         }
-        BlockCommand::Export { object, tenant, options } => {
+        BlockCommand::Export { object, tenant, format, options } => {
             let (bucket, object) = opened(options, member, &object).await?;
-            for place in &object.tenants {
-                if tenant.as_ref().is_some_and(|tenant| *tenant != place.tenant.as_str()) {
-                    continue;
-                }
-                export(&bucket, object.key, place, print).await?;
-            }
+            let wanted = |place: &&TenantBlock| {
+                tenant.as_ref().is_none_or(|tenant| *tenant == place.tenant.as_str())
+            };
+            let places = object.tenants.iter().filter(wanted).collect();
+            export::run(&bucket, object.key, places, format, sink).await?;
         }
     }
     Ok(())
@@ -248,40 +249,6 @@ async fn page(
     let page = block.page(number, packed, columns);
     let traces = page.and_then(|page| page.all_traces(block.records()));
     traces.map_err(|error| format!("{key}: {error}"))
-}
-
-/// Prints each trace as a line of OTLP JSON (`TracesData`).
-async fn export(
-    bucket: &Bucket,
-    key: ObjectKey,
-    place: &TenantBlock,
-    print: &mut dyn FnMut(&str),
-) -> Result<(), String> {
-    let block = open(bucket, key, place).await?;
-    let mut pending: Option<Trace> = None;
-    for number in 0..block.pages().entries().len() {
-        for trace in page(bucket, key, place, &block, number).await? {
-            match &mut pending {
-                Some(known) if known.id == trace.id => known.spans.extend(trace.spans),
-                _ => {
-                    if let Some(whole) = pending.replace(trace) {
-                        print(&otlp_json(&whole)?);
-                    }
-                }
-            }
-        }
-    }
-    if let Some(whole) = pending {
-        print(&otlp_json(&whole)?);
-    }
-    Ok(())
-}
-
-fn otlp_json(trace: &Trace) -> Result<String, String> {
-    let mut out = String::from("{\"resourceSpans\":");
-    write_resource_spans_json_as(trace, IdStyle::Hex, &mut out).map_err(|e| e.to_string())?;
-    out.push_str("}\n");
-    Ok(out)
 }
 
 fn list_text(view: &View) -> String {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clew_node::config::ConfigError;
 
 use crate::config::{Config, Role};
@@ -186,16 +186,28 @@ pub(crate) enum BlockCommand {
         #[arg(long, conflicts_with = "objects")]
         all: bool,
     },
-    /// Print the traces of a block as OTLP JSON, one per line
+    /// Write the traces of a block to standard output
     Export {
         /// The object, as listed
         object: String,
         /// Of this tenant only
         #[arg(long)]
         tenant: Option<String>,
+        /// As what
+        #[arg(long, value_enum, default_value_t = ExportFormat::OtlpJson)]
+        format: ExportFormat,
         #[command(flatten)]
         options: Options,
     },
+}
+
+/// What a block is exported as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// OTLP JSON, a trace per line
+    OtlpJson,
+    /// A Parquet file, a row per span
+    Parquet,
 }
 
 /// What the bytes are spent on.

@@ -12,6 +12,7 @@ mod fsck;
 mod inside;
 mod member;
 mod migrate;
+mod parquet;
 mod probe;
 mod roles;
 mod router;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         Command::Explain(explain) => printed(async |_| explain::run(explain).await),
         Command::Delete(command) => printed(async |_| delete::run(command).await),
         Command::Tenant(command) => printed(async |_| delete::tenant(command).await),
-        Command::Block(command) => streamed(async |out| blocks::run(command, out).await),
+        Command::Block(command) => written(async |out| blocks::run(command, out).await),
         Command::Analyse(command) => streamed(async |out| blocks::analyse(command, out).await),
         Command::Catalog(command) => streamed(async |out| catalog::run(command, out).await),
         Command::Fsck(command) => streamed(async |out| fsck::run(command, out).await),
@@ -81,11 +82,16 @@ fn serve(config: Config) -> ExitCode {
 
 /// Runs a command that prints as it goes.
 fn streamed(command: impl AsyncFnOnce(&mut dyn FnMut(&str)) -> Result<(), String>) -> ExitCode {
+    written(async |out| command(&mut |text: &str| out(text.as_bytes())).await)
+}
+
+/// Runs a command that writes as it goes, not always text.
+fn written(command: impl AsyncFnOnce(&mut dyn FnMut(&[u8])) -> Result<(), String>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let mut out = std::io::stdout().lock();
-    let mut write = |text: &str| {
+    let mut write = |bytes: &[u8]| {
         // Whoever reads has gone: there is nobody to tell.
-        if out.write_all(text.as_bytes()).is_err() {
+        if out.write_all(bytes).is_err() {
             std::process::exit(1);
         }
     };

@@ -42,11 +42,11 @@ def clean_env(extra=None):
     return {**kept, **(extra or {})}
 
 
-def run_clew(*arguments, env=None, timeout=60):
+def run_clew(*arguments, env=None, timeout=60, text=True):
     """One short run of the binary; its exit code, output and error output."""
     assert BINARY, "CLEW_BINARY names the binary under test"
     return subprocess.run([BINARY, *arguments], env=clean_env(env), timeout=timeout,
-                          capture_output=True, text=True, check=False)
+                          capture_output=True, text=text, check=False)
 
 
 class Answer:

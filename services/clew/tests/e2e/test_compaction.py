@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import duckdb
 import pytest
 
 import ledger as books
@@ -387,6 +388,45 @@ def test_blocks_can_be_looked_into(clew):
     assert costs.returncode == 0 and "pages\t" in costs.stdout, costs
     assert "no live object" in command(
         server, "block", "show", block["object"].replace("0", "1", 1), *where).stderr
+
+
+def test_a_block_is_a_table_for_duckdb(clew, tmp_path):
+    server = clew(*FAST)
+    ledger = Ledger(server)
+    start = time.time_ns()
+    root = books.span(b"\x01" * 16, b"\x02" * 8, name="caf\u00e9 \"q\"", start=start, status=2,
+                      user__id=1 << 60, ok=True, ratio=0.5, note="a'b")
+    child = books.span(b"\x01" * 16, b"\x03" * 8, parent=b"\x02" * 8, name="", kind=3, start=start + 5)
+    child.events.add(name="retry", time_unix_nano=start + 6)
+    child.links.add(trace_id=b"\x09" * 16, span_id=b"\x08" * 8)
+    assert ledger.send(books.request([root, child], host__name="h1"))
+    fill(ledger, server, 1)
+    [block] = blocks(server)
+    file = tmp_path / "spans.parquet"
+    exported = run_clew("block", "export", block["object"], "--format", "parquet",
+                        "--addr", server.rpc_addr, "--data-dir", str(server.data), text=False)
+    assert exported.returncode == 0, exported.stderr
+    file.write_bytes(exported.stdout)
+    spans = f"'{file}'"
+
+    def ask(query):
+        return duckdb.sql(query).fetchall()
+    assert ask(f"select count(*), count(distinct trace_id), min(tenant) from {spans}") == [
+        (sum(map(len, ledger.acked.values())), len(ledger.acked), "single-tenant")]
+    rows = ask(f"""
+        select span_id, parent_span_id, service, name, kind, status, epoch_ns("start"),
+               duration_nanos, status_message, scope,
+               attributes->>'user.id', attributes->'ok', attributes->>'ratio', attributes->>'note',
+               resource_attributes->>'host.name', events->>'$[0].name', links->>'$[0].span_id'
+        from {spans} where trace_id = '{"01" * 16}' order by span_id""")
+    assert rows == [
+        ("02" * 8, None, "shop", 'caf\u00e9 "q"', "server", "error", start, 1_000_000, None, None,
+         str(1 << 60), "true", "0.5", "a'b", "h1", None, None),
+        ("03" * 8, "02" * 8, "shop", "", "client", "unset", start + 5, 1_000_000, None, None,
+         None, None, None, None, "h1", "retry", "08" * 8),
+    ], rows
+    slow = ask(f"select name, max(duration_nanos) from {spans} where kind = 'server' group by all")
+    assert len(slow) > 1, slow
 
 
 def test_a_grace_that_is_too_short_is_refused():
