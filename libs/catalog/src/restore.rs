@@ -14,6 +14,7 @@
 mod merges;
 mod ranges;
 mod report;
+mod unseen;
 
 pub use self::report::{Report, ShardReport};
 
@@ -255,6 +256,7 @@ impl<'a> Restoring<'a> {
 
     /// Takes objects out of the catalog that others have replaced, or that are gone.
     fn replace(&mut self, verdict: &Verdict<'_>, logs: &Logs<'_>, report: &mut Report) {
+        let unseen = unseen::merged(&self.state, self.listing, verdict);
         let keys: Vec<ObjectKey> = self.state.objects.keys().copied().collect();
         for key in keys {
             let is_present = self.listing.present.contains(&key);
@@ -267,7 +269,7 @@ impl<'a> Restoring<'a> {
             if !is_present {
                 self.state.dead.remove(&key);
             }
-            if is_replaced || is_merged(&object, verdict) {
+            if is_replaced || unseen.contains(&key) || is_merged(&object, verdict) {
                 report.replaced += 1;
                 continue;
             }
@@ -385,11 +387,7 @@ fn is_merged(object: &ObjectMeta, verdict: &Verdict<'_>) -> bool {
     let Some(incarnation) = object.incarnation() else { return false };
     let covered = verdict.covered.get(&(object.shard(), incarnation));
     let range = (object.from, object.through.index);
-    covered.is_some_and(|covered| {
-        ranges::joined(covered.clone())
-            .iter()
-            .any(|(from, through)| *from <= range.0 && range.1 <= *through)
-    })
+    covered.is_some_and(|covered| ranges::hold(covered, range))
 }
 
 /// The job that made an object, if one did.

@@ -119,6 +119,10 @@ impl World {
     fn merge(&mut self, shard: ShardId, count: usize, outputs: u64, how: Merging) {
         let of_shard = self.state.objects().filter(|object| object.shard() == shard);
         let inputs: Vec<ObjectKey> = of_shard.map(|object| object.key).take(count).collect();
+        self.merge_these(shard, inputs, outputs, how);
+    }
+
+    fn merge_these(&mut self, shard: ShardId, inputs: Vec<ObjectKey>, outputs: u64, how: Merging) {
         if inputs.is_empty() {
             return;
         }
@@ -133,6 +137,7 @@ impl World {
         let Outcome::Job(JobOutcome::Begun { job }) = self.apply(Command::BeginJob(begin)) else {
             return;
         };
+        let arrived = inputs.iter().map(|key| self.state.object(key).unwrap().data_at).max();
         let mut entries = BTreeSet::new();
         let mut covers = Vec::new();
         for input in &inputs {
@@ -159,7 +164,7 @@ impl World {
                 through: LogPoint::default(),
                 level: 1,
                 created_at: UnixNanos(0),
-                data_at: UnixNanos(7),
+                data_at: arrived.unwrap(),
                 revision: 0,
                 tenants: vec![block(part.len() as u64)],
             };
@@ -189,6 +194,16 @@ impl World {
             }
             self.apply(Command::ConfirmDeleted(ConfirmDeleted { objects: dead }));
         }
+    }
+
+    fn last_object(&self) -> ObjectKey {
+        self.state.objects().last().unwrap().key
+    }
+
+    /// What can never be registered is taken out of the bucket, as compactors do now and then.
+    fn collect_orphans(&mut self) {
+        let state = &self.state;
+        self.bucket.retain(|key, _| state.liveness(key) != Liveness::Dead);
     }
 
     fn listing(&self, base: Option<&State>) -> Listing {
@@ -414,14 +429,21 @@ fn a_life_without_accidents_leaves_no_doubt() {
         }
         world.merge(ShardId(0), 2, 2, Merging::Deletes);
         world.merge(ShardId(1), 3, 1, Merging::Commits);
-        // A worker dies each round, and its job is done again.
+        // A worker dies each round, and its job is done again. What it left is collected once it cannot
+        // be registered any more; until then what was done again tells that it was in vain.
         world.merge(ShardId(1), 2, 2, Merging::Dies);
-        for restored in [world.restored(), world.rebuilt()] {
-            assert!(!restored.report.needs_consent(), "{}", restored.report);
-            let read = world.read(&restored.state);
-            assert_eq!(read.keys().max(), world.read(&world.state).keys().max());
-            assert!(read.values().all(|count| *count == 1));
-        }
+        leaves_no_doubt(&world);
+        world.collect_orphans();
+        leaves_no_doubt(&world);
+    }
+}
+
+fn leaves_no_doubt(world: &World) {
+    for restored in [world.restored(), world.rebuilt()] {
+        assert!(!restored.report.needs_consent(), "{}", restored.report);
+        let read = world.read(&restored.state);
+        assert_eq!(read.keys().max(), world.read(&world.state).keys().max());
+        assert!(read.values().all(|count| *count == 1));
     }
 }
 
@@ -437,6 +459,101 @@ fn objects_of_a_job_in_vain_are_doubtful_once_nothing_tells_what_came_of_its_inp
     let restored = world.restored();
     assert_eq!(restored.report.doubtful.len(), 1);
     assert!(restored.report.needs_consent());
+}
+
+/// Why what is left of a job can be doubtful though nothing went wrong: two lives leave the same.
+#[test]
+fn what_a_dead_worker_left_looks_like_what_was_not_merged_on() {
+    let life = |dies: bool| {
+        let mut world = World::new();
+        world.backup = Some(world.state.clone());
+        world.flush(ShardId(0), 4, 0);
+        if dies {
+            world.merge(ShardId(0), 1, 2, Merging::Dies);
+            // Nothing, at the revision at which the other life commits.
+            world.apply(Command::ForgetGaps(ForgetGaps { shard: None }));
+        } else {
+            world.merge(ShardId(0), 1, 2, Merging::Commits);
+        }
+        // Of what the job made the last object is merged on, or its input once more.
+        let again = world.last_object();
+        world.merge_these(ShardId(0), vec![again], 1, Merging::Commits);
+        let again = world.last_object();
+        world.merge_these(ShardId(0), vec![again], 1, Merging::Deletes);
+        world
+    };
+    let (in_vain, merged_on) = (life(true), life(false));
+    let told = |world: &World| -> Vec<_> {
+        let told = world.listing(None).found.into_iter();
+        told.map(|f| (f.object.key, f.replaces.len(), f.covers, f.objects_of_merge)).collect()
+    };
+    assert_eq!(told(&in_vain), told(&merged_on));
+    for world in [&in_vain, &merged_on] {
+        for restored in [world.restored(), world.rebuilt()] {
+            assert_eq!(restored.report.doubtful.len(), 1);
+            assert_eq!(world.read(&restored.state).len(), 4, "a span is lost");
+        }
+    }
+    let once = merged_on.read(&merged_on.restored().state);
+    assert!(once.values().all(|count| *count == 1));
+    // Once it is collected there is no doubt.
+    let mut collected = in_vain;
+    collected.collect_orphans();
+    assert!(!collected.restored().report.needs_consent());
+}
+
+/// A life in which an object of the backup was merged by way of one that is gone, too.
+fn merged_unseen(outputs: u64) -> World {
+    let mut world = World::new();
+    world.flush(ShardId(0), 6, 0);
+    world.merge(ShardId(0), 1, outputs, Merging::Commits);
+    world.backup = Some(world.state.clone());
+    world.merge(ShardId(0), 1, 1, Merging::Commits);
+    let made = world.last_object();
+    world.merge_these(ShardId(0), vec![made], 1, Merging::Deletes);
+    world
+}
+
+#[test]
+fn an_object_that_was_merged_by_way_of_one_that_is_gone_is_not_missed() {
+    for outputs in 1..3 {
+        let world = merged_unseen(outputs);
+        let restored = world.restored();
+        assert!(!restored.report.needs_consent(), "{}", restored.report);
+        assert_eq!(world.read(&restored.state), world.read(&world.state));
+    }
+}
+
+#[test]
+fn an_object_that_is_gone_is_missed_though_another_of_its_job_was_merged_on() {
+    let mut world = merged_unseen(2);
+    // One of the job's two went into what is read, the other is lost.
+    let backup = world.backup.clone().unwrap();
+    world.bucket.retain(|key, _| backup.object(key).is_none());
+    let restored = world.restored();
+    // Which of them cannot be told.
+    assert_eq!(restored.report.gaps.len(), 2, "{}", restored.report);
+}
+
+#[test]
+fn an_object_that_is_gone_is_missed_though_others_that_came_later_were_merged() {
+    let mut world = World::new();
+    world.flush(ShardId(0), 3, 0);
+    world.merge(ShardId(0), 1, 1, Merging::Commits);
+    world.flush(ShardId(0), 3, 0);
+    world.backup = Some(world.state.clone());
+    let lost = world.last_object();
+    // What the backup has flushed, and what came after it, by way of an object that is gone.
+    world.flush(ShardId(0), 5, 0);
+    world.merge(ShardId(0), 2, 1, Merging::Commits);
+    let made = world.last_object();
+    assert_ne!(made, lost);
+    world.merge_these(ShardId(0), vec![made], 1, Merging::Deletes);
+    assert!(!world.restored().report.needs_consent());
+    world.bucket.remove(&lost).unwrap();
+    let restored = world.restored();
+    assert_eq!(restored.report.gaps.len(), 1);
+    assert_eq!(restored.report.gaps[0].object, Some(lost));
 }
 
 #[test]

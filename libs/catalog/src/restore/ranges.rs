@@ -16,6 +16,11 @@ pub(super) fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     joined
 }
 
+/// Whether all of `range` is in `covered`, which is joined.
+pub(super) fn hold(covered: &[(u64, u64)], range: (u64, u64)) -> bool {
+    covered.iter().any(|(from, through)| *from <= range.0 && range.1 <= *through)
+}
+
 /// What lies between `start` and the end of `covered` and is not in it; `covered` is joined.
 pub(super) fn holes(start: u64, covered: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let mut border = start;
