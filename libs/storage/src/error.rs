@@ -122,8 +122,11 @@ impl Error {
         match self {
             Error::NotFound { .. } => ErrorKind::NotFound,
             Error::Conflict { .. } => ErrorKind::Conflict,
-            Error::TooShort { .. } | Error::Truncated { .. } => ErrorKind::Corrupt,
-            Error::Denied { .. } | Error::Unavailable { .. } => ErrorKind::Unavailable,
+            Error::TooShort { .. } => ErrorKind::Corrupt,
+            // The store says that the object has the bytes: what is damaged is the transfer.
+            Error::Truncated { .. } | Error::Denied { .. } | Error::Unavailable { .. } => {
+                ErrorKind::Unavailable
+            }
             Error::Key(_) | Error::Invalid { .. } | Error::Config(_) => ErrorKind::Invalid,
             Error::Task { .. } => ErrorKind::Internal,
         }

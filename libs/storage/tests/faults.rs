@@ -100,7 +100,7 @@ async fn a_short_read_is_repeated_and_never_returned() {
         world.plan.inject(Operation::Get, Fault::Truncate(3));
     }
     let error = world.run(world.bucket.get_tail(KEY, 5)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "nothing is said against the object");
     assert_eq!(
         error.to_string(),
         "the object is cut off in transfer: flush/object.clew, 3 of 5 bytes"
