@@ -42,7 +42,7 @@ release: system ## Build the binary as it is shipped (slower build, faster progr
 	cargo build --locked --release -p clew --bin clew
 
 .PHONY: test
-test: unit e2e deploy-test ## Run every test
+test: unit sim e2e deploy-test ## Run every test
 
 .PHONY: unit
 unit: system ## Run the tests of the crates
@@ -114,10 +114,19 @@ chaos: system python ## Harm a cluster under load in every way there is (SEED=7 
 	cargo build --locked --workspace --bins --features clew/failpoints
 	CLEW_BINARY=$(CLEW) $(PYTHON) services/clew/tests/e2e/chaos.py --seed $(SEED) --minutes $(MINUTES)
 
+SEEDS ?= 50
+# A build of its own: tokio's dice are seeded there, and there is no RocksDB in it.
+SIM = CARGO_TARGET_DIR=$(CACHE)/target-sim RUSTFLAGS="--cfg tokio_unstable" \
+  cargo run --locked --quiet -p clew-sim --features simulation --
+
+.PHONY: sim
+sim: system ## Simulate a whole cluster under many seeds (SEEDS=50), or show one (SEED=7)
+	$(SIM) $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features clew-sim/simulation --quiet -- -D warnings
 	.ci/deny
 
 .PHONY: fix

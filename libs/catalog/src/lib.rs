@@ -42,7 +42,6 @@ mod memory;
 mod object;
 mod outcome;
 mod planner;
-mod planted;
 mod restore;
 mod snapshot;
 mod sound;

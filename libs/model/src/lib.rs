@@ -14,6 +14,7 @@
 pub mod error;
 pub mod id;
 pub mod otlp;
+mod planted;
 pub mod tenant;
 pub mod time;
 pub mod trace;
@@ -21,6 +22,7 @@ pub mod wire;
 
 pub use error::{ErrorKind, ModelError};
 pub use id::{IdError, SpanId, TraceId};
+pub use planted::planted;
 pub use tenant::{TenantError, TenantId};
 pub use time::UnixNanos;
 pub use trace::{Trace, TraceSummary};

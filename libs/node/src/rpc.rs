@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt};
 
 pub use self::dialer::Dialer;
 use self::fail_over::FailOver;
-pub use self::pool::Pool;
+pub use self::pool::{Connect, Pool};
 
 /// The largest message between roles, in bytes: a log entry or an answer with its framing.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use crate::process::{self, Process};
+
 /// Why work handed to [`Tasks::compute`] gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
@@ -37,13 +39,12 @@ impl Tasks {
     }
 
     /// Starts a background task that is waited for at shutdown.
-    #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn<F>(&self, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         // The handle is dropped on purpose: the tracker waits for the task.
-        drop(self.tracker.spawn(future));
+        drop(process::spawn(self.tracker.track_future(future)));
     }
 
     /// Starts a task whose output is wanted; it goes on if the receiver goes away.
@@ -52,10 +53,11 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.tracker.spawn(future).await.map_err(describe)
+        process::spawn(self.tracker.track_future(future)).await.map_err(describe)
     }
 
-    /// Runs work of more than half a millisecond on a blocking thread.
+    /// Runs work of more than half a millisecond on a blocking thread; in a simulation here and now,
+    /// since there is only one thread.
     ///
     /// # Errors
     /// [`TaskError`] when it panics or the runtime ends.
@@ -67,6 +69,9 @@ impl Tasks {
     {
         let permit = self.compute.clone().acquire_owned().await;
         let permit = permit.map_err(|_| TaskError::ShuttingDown)?;
+        if Process::current().is_some() {
+            return Ok(work());
+        }
         let output = self.tracker.spawn_blocking(move || {
             let output = work();
             drop(permit);
@@ -84,15 +89,16 @@ impl Tasks {
 
 fn describe(error: tokio::task::JoinError) -> TaskError {
     match error.try_into_panic() {
-        Ok(payload) => {
-            let text = payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| payload.downcast_ref::<String>().cloned());
-            TaskError::Panicked(text.unwrap_or_else(|| "no message".to_owned()))
-        }
+        Ok(payload) => TaskError::Panicked(text_of(&*payload)),
         Err(_) => TaskError::ShuttingDown,
     }
+}
+
+/// What a panic said.
+pub(crate) fn text_of(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
 }
 
 impl std::fmt::Debug for Tasks {

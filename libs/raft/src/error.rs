@@ -144,6 +144,7 @@ impl Error {
     }
 }
 
+#[cfg(feature = "rocksdb")]
 impl From<rocksdb::Error> for Error {
     fn from(error: rocksdb::Error) -> Error {
         match error.kind() {

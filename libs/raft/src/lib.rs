@@ -44,6 +44,8 @@ pub use machine::StateMachine;
 pub use member::{CommittedEntry, GroupStatus, Leadership, Members};
 pub use rpc::{Addresses, PeerServer, Peers};
 pub use shard::ShardState;
+#[cfg(feature = "test-support")]
+pub use store::SimulatedDisk;
 pub use store::{LogOptions, LogStore};
 pub use transport::{NoPeers, Transport};
 pub use wire::MESSAGE_BYTES_MAX;

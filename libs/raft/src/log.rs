@@ -7,6 +7,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use clew_model::planted;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use crate::error::Error;
 use crate::ids::GroupId;
 use crate::runtime;
 use crate::store::keys::{self, Record};
-use crate::store::{LogStore, Op, Sync, family};
+use crate::store::{LogStore, Op, Sync};
 use crate::types::{RaftEntry, RaftLogId, RaftVote, StorageError, StorageIOError, Types};
 
 /// How much of a log is held and sent at once.
@@ -131,16 +132,9 @@ impl GroupLog {
             }
             None => None,
         };
-        let newest = store.read(|db| {
-            let mut iter = db.raw_iterator_cf(family(db, keys::LOG)?);
-            let (start, end) = keys::group_range(group);
-            iter.seek_for_prev(end);
-            iter.status()?;
-            match iter.item() {
-                Some((key, value)) if key >= start.as_slice() => Ok(Some(decode(key, value)?)),
-                _ => Ok(None),
-            }
-        })?;
+        let (start, end) = keys::group_range(group);
+        let newest = store.read(|disk| disk.last(keys::LOG, &start, &end))?;
+        let newest = newest.map(|(key, value)| decode(&key, &value)).transpose()?;
         let last = newest.map(|entry| entry.log_id).max(purged);
         let state = State { purged, last, ..State::default() };
         Ok(Arc::new(GroupLog { store, group, limits, state: Mutex::new(state) }))
@@ -178,23 +172,19 @@ impl GroupLog {
     }
 
     fn stored(&self, start: u64, end: u64, budget: &mut Budget) -> Result<Vec<RaftEntry>, Error> {
-        self.store.read(|db| {
-            let mut options = rocksdb::ReadOptions::default();
-            options.set_iterate_upper_bound(keys::entry(self.group, end));
-            let mut iter = db.raw_iterator_cf_opt(family(db, keys::LOG)?, options);
-            iter.seek(keys::entry(self.group, start));
-            let mut entries = Vec::new();
-            while let Some((key, value)) = iter.item() {
+        let (start, end) = (keys::entry(self.group, start), keys::entry(self.group, end));
+        let mut entries = Vec::new();
+        self.store.read(|disk| {
+            disk.scan(keys::LOG, &start, &end, &mut |key, value| {
                 let entry = decode(key, value)?;
-                if !budget.admits(&entry) {
-                    break;
+                let admitted = budget.admits(&entry);
+                if admitted {
+                    entries.push(entry);
                 }
-                entries.push(entry);
-                iter.next();
-            }
-            iter.status()?;
-            Ok(entries)
-        })
+                Ok(admitted)
+            })
+        })?;
+        Ok(entries)
     }
 
     async fn append(&self, entries: Vec<RaftEntry>) -> Result<(), Error> {
@@ -203,7 +193,8 @@ impl GroupLog {
             key: keys::entry(self.group, entry.log_id.index),
             value: codec::frame(&codec::entry_to_msg(entry)),
         });
-        self.store.write(ops.collect(), Sync::Yes).await?;
+        let sync = if planted("bug::log_not_synced") { Sync::No } else { Sync::Yes };
+        self.store.write(ops.collect(), sync).await?;
         self.state.lock().push(entries, self.limits.tail_bytes_max);
         Ok(())
     }
@@ -366,6 +357,9 @@ impl RaftLogStorage<Types> for LogStorage {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), StorageError> {
+        if planted("bug::vote_not_saved") {
+            return Ok(());
+        }
         let value = codec::frame(&codec::vote_to_msg(vote));
         let op = Op::put_record(self.log.group, Record::Vote, value);
         let written = self.log.store.write(vec![op], Sync::Yes).await;

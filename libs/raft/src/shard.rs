@@ -11,6 +11,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use clew_model::planted;
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::RwLock;
@@ -88,10 +89,14 @@ impl ShardState {
     /// This state as it was at the watermark.
     fn at_watermark(&self) -> Option<ShardState> {
         let watermark = self.watermark?;
+        let in_force = match planted("bug::members_of_now") {
+            true => self.memberships.last(),
+            false => self.memberships.first(),
+        };
         Some(ShardState {
             applied: Some(watermark),
             watermark: Some(watermark),
-            memberships: self.memberships.first().cloned().into_iter().collect(),
+            memberships: in_force.cloned().into_iter().collect(),
         })
     }
 

@@ -1,31 +1,41 @@
-//! The one log database of a process: every group's entries, votes and markers in one RocksDB with
+//! The one log database of a process: every group's entries, votes and markers on one [`Disk`] with
 //! one write-ahead log, so that what was written earlier is never newer than what was written later.
+//! The disk is RocksDB's (`rocks`), or one in memory that a simulation can crash (`simulated`).
 //!
 //! All writes go through one thread (`writer`) that puts whatever is waiting, from all groups, into
 //! one batch with one sync. The first failed write or sync fails the store for good: the kernel may
 //! report the next sync as successful although the data is lost, so the process must end and
 //! recover from what is on disk.
 
+mod disk;
 pub(crate) mod keys;
 mod plant;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+#[cfg(feature = "test-support")]
+mod simulated;
 pub(crate) mod snapshots;
 mod writer;
 
+#[cfg(feature = "rocksdb")]
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use clew_node::Deps;
 use parking_lot::{Mutex, RwLock};
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, Options};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::disk::Disk;
 use self::keys::Record;
+#[cfg(feature = "test-support")]
+pub use self::simulated::SimulatedDisk;
 use self::writer::{Job, Meters};
 pub(crate) use self::writer::{Op, Sync};
 use crate::error::Error;
 use crate::ids::{GroupId, ReplicaId};
+#[cfg(feature = "rocksdb")]
 use crate::runtime;
 
 /// The sizes of the log database. The defaults keep an idle process small.
@@ -62,14 +72,14 @@ impl Default for LogOptions {
 /// The log database. One per process.
 pub struct LogStore {
     inner: Arc<Inner>,
-    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    queue: Mutex<Option<mpsc::UnboundedSender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the handle and the writer share.
 struct Inner {
     /// `None` once closed, so that the directory's lock is free when `close` returns.
-    db: RwLock<Option<DB>>,
+    disk: RwLock<Option<Box<dyn Disk>>>,
     failed: watch::Sender<Option<String>>,
     meters: Meters,
     #[cfg(test)]
@@ -82,27 +92,37 @@ impl LogStore {
     /// # Errors
     /// [`Error::Corrupt`] if synced data is damaged, [`Error::Database`] if it can not be opened
     /// (it may be open in another process).
+    #[cfg(feature = "rocksdb")]
     pub fn open(path: &Path, options: &LogOptions, deps: &Deps) -> Result<Arc<LogStore>, Error> {
-        let cache = Cache::new_lru_cache(options.cache_bytes);
-        let families = keys::FAMILIES
-            .map(|family| ColumnFamilyDescriptor::new(family, family_options(options, &cache)));
-        let db = DB::open_cf_descriptors(&database_options(options), path, families)?;
+        let (store, mut jobs) = LogStore::over(Box::new(rocks::Rocks::open(path, options)?), deps);
+        let worker = Arc::clone(&store.inner);
+        let thread = runtime::start_thread("clew-raft-log", move || worker.run(&mut jobs))?;
+        *store.writer.lock() = Some(thread);
+        Ok(store)
+    }
+
+    /// Opens a disk of a simulation. Its writer is a task of the simulated process.
+    #[cfg(feature = "test-support")]
+    pub fn simulated(disk: &SimulatedDisk, deps: &Deps) -> Arc<LogStore> {
+        let opened = disk.open();
+        let (store, jobs) = LogStore::over(Box::new(opened.clone()), deps);
+        let (worker, clock) = (Arc::clone(&store.inner), deps.clock.clone());
+        deps.tasks.spawn(async move { worker.run_simulated(jobs, opened, clock).await });
+        store
+    }
+
+    fn over(disk: Box<dyn Disk>, deps: &Deps) -> (Arc<LogStore>, mpsc::UnboundedReceiver<Job>) {
         let inner = Arc::new(Inner {
-            db: RwLock::new(Some(db)),
+            disk: RwLock::new(Some(disk)),
             failed: watch::Sender::new(None),
             meters: Meters::new(deps),
             #[cfg(test)]
             fail_next_write: std::sync::atomic::AtomicBool::new(false),
         });
         // Not bounded: each group has a few writes on their way at most, and waits for them.
-        let (queue, jobs) = mpsc::channel();
-        let worker = Arc::clone(&inner);
-        let thread = runtime::start_thread("clew-raft-log", move || worker.run(&jobs))?;
-        Ok(Arc::new(LogStore {
-            inner,
-            queue: Mutex::new(Some(queue)),
-            writer: Mutex::new(Some(thread)),
-        }))
+        let (queue, jobs) = mpsc::unbounded_channel();
+        let queue = Mutex::new(Some(queue));
+        (Arc::new(LogStore { inner, queue, writer: Mutex::new(None) }), jobs)
     }
 
     /// The groups that have a replica on this disk.
@@ -110,17 +130,15 @@ impl LogStore {
     /// # Errors
     /// [`Error::Database`], [`Error::Corrupt`], or [`Error::Closed`].
     pub fn groups_on_disk(&self) -> Result<Vec<(GroupId, ReplicaId)>, Error> {
-        self.read(|db| {
+        self.read(|disk| {
             let mut found = Vec::new();
-            let mut iter = db.raw_iterator_cf(family(db, keys::META)?);
-            iter.seek_to_first();
-            while let Some((key, value)) = iter.item() {
+            let (start, end) = keys::everything();
+            disk.scan(keys::META, &start, &end, &mut |key, value| {
                 if let Some(group) = keys::record_group(key, Record::Replica) {
                     found.push((group, replica_from_bytes(value)?));
                 }
-                iter.next();
-            }
-            iter.status()?;
+                Ok(true)
+            })?;
             Ok(found)
         })
     }
@@ -138,12 +156,15 @@ impl LogStore {
             // A panic of the writer has failed the queued jobs; there is nothing else to do.
             let _ = writer.join();
         }
-        drop(self.inner.db.write().take());
+        drop(self.inner.disk.write().take());
     }
 
     /// Reads from the database.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&DB) -> Result<T, Error>) -> Result<T, Error> {
-        work(self.inner.db.read().as_ref().ok_or(Error::Closed)?)
+    pub(crate) fn read<T>(
+        &self,
+        work: impl FnOnce(&dyn Disk) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        work(self.inner.disk.read().as_deref().ok_or(Error::Closed)?)
     }
 
     /// Queues a write and waits until it is done (and on disk, if synced).
@@ -170,10 +191,7 @@ impl LogStore {
 
     /// The value of one of a group's records.
     pub(crate) fn record(&self, group: GroupId, record: Record) -> Result<Option<Bytes>, Error> {
-        self.read(|db| {
-            let value = db.get_pinned_cf(family(db, keys::META)?, keys::record(group, record))?;
-            Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-        })
+        self.read(|disk| disk.get(keys::META, &keys::record(group, record)))
     }
 
     /// Notes which replica of the group this disk holds.
@@ -205,8 +223,7 @@ impl LogStore {
     /// read them once more. The deletion must be synced before: a file is gone at once. Unlike the
     /// end of a deletion, `last` belongs to the range: a file that ends with it goes.
     pub(crate) fn drop_files(&self, start: Vec<u8>, last: Vec<u8>) -> Result<(), Error> {
-        let dropped =
-            self.read(|db| Ok(db.delete_file_in_range_cf(family(db, keys::LOG)?, start, last)?));
+        let dropped = self.read(|disk| disk.drop_files(keys::LOG, &start, &last));
         if let Err(error) = &dropped
             && *error != Error::Closed
         {
@@ -237,54 +254,6 @@ impl std::fmt::Debug for LogStore {
 fn replica_from_bytes(bytes: &[u8]) -> Result<ReplicaId, Error> {
     let bytes = bytes.try_into().map_err(|_| Error::corrupt("replica id", "not 8 bytes"))?;
     Ok(ReplicaId(u64::from_be_bytes(bytes)))
-}
-
-/// A column family's handle.
-pub(crate) fn family<'db>(db: &'db DB, name: &'static str) -> Result<&'db ColumnFamily, Error> {
-    db.cf_handle(name).ok_or_else(|| Error::Database(format!("no column family {name}")))
-}
-
-fn database_options(options: &LogOptions) -> Options {
-    let mut database = Options::default();
-    database.create_if_missing(true);
-    database.create_missing_column_families(true);
-    // The default may drop synced records that stand behind a damaged one without a word.
-    database.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
-    database.set_track_and_verify_wals_in_manifest(true);
-    database.set_paranoid_checks(true);
-    database.set_db_write_buffer_size(options.write_buffers_bytes_max);
-    database.set_max_total_wal_size(options.wal_bytes_max);
-    database.set_max_open_files(options.open_files_max);
-    database.set_max_background_jobs(options.background_jobs_max);
-    database.set_manifest_preallocation_size(64 << 10);
-    database.set_keep_log_file_num(2);
-    database.set_max_log_file_size(1 << 20);
-    database.set_log_level(rocksdb::LogLevel::Warn);
-    database.set_stats_dump_period_sec(0);
-    database
-}
-
-fn family_options(options: &LogOptions, cache: &Cache) -> Options {
-    let mut family = Options::default();
-    family.set_write_buffer_size(options.write_buffer_bytes);
-    family.set_max_write_buffer_number(3);
-    family.set_arena_block_size(64 << 10);
-    family.set_target_file_size_base(8 << 20);
-    // Payloads arrive compressed.
-    family.set_compression_type(rocksdb::DBCompressionType::None);
-    // Values live beside the tree, so that a compaction moves keys only and purged payloads are
-    // unlinked with their file instead of being rewritten.
-    family.set_enable_blob_files(true);
-    family.set_min_blob_size(1 << 10);
-    family.set_blob_file_size(32 << 20);
-    family.set_blob_compression_type(rocksdb::DBCompressionType::None);
-    family.set_enable_blob_gc(true);
-    family.set_blob_gc_age_cutoff(0.25);
-    family.set_blob_gc_force_threshold(0.8);
-    let mut table = BlockBasedOptions::default();
-    table.set_block_cache(cache);
-    family.set_block_based_table_factory(&table);
-    family
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::any::Any;
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::{CommittedLeaderId, TokioRuntime};
+use openraft::CommittedLeaderId;
 
 use crate::ids::{LogId, NodeAddr, ReplicaId};
+use crate::runtime::Runtime;
 
 openraft::declare_raft_types!(
     /// openraft's type configuration.
@@ -18,7 +19,7 @@ openraft::declare_raft_types!(
         Node = NodeAddr,
         Entry = openraft::Entry<Types>,
         SnapshotData = std::io::Cursor<Vec<u8>>,
-        AsyncRuntime = TokioRuntime,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type Raft = openraft::Raft<Types>;

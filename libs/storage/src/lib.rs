@@ -31,6 +31,8 @@ mod retry;
 pub mod conformance;
 #[cfg(any(test, feature = "test-support"))]
 pub mod faults;
+#[cfg(any(test, feature = "test-support"))]
+pub mod simulated;
 
 pub use backend::Listed;
 pub use bucket::{Bucket, OBJECT_BYTES_MAX, Put, Tail};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use clew_node::Deps;
+use clew_storage::simulated::SimulatedStore;
 use clew_storage::{Bucket, BucketConfig, conformance};
 
 #[tokio::test]
@@ -10,6 +11,12 @@ async fn memory() {
     let deps = Deps::system(2);
     conformance::check(&Bucket::memory(&deps)).await;
     conformance::check(&Bucket::open(&BucketConfig::default(), &deps).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_simulation() {
+    let deps = Deps::system(1);
+    conformance::check(&Bucket::simulated(&SimulatedStore::default(), "test", &deps)).await;
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 7] = [
         "clew-metastore",
         "clew-querier",
     ],
-    &["clew"],
+    &["clew", "clew-sim"],
 ];
 
 /// Crates without clock, I/O or async runtime, and what they must not touch.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clew_model::planted;
 use clew_node::{Deps, Phase};
 use clew_proto::shard::v1::{Batch, LogEntry};
 use clew_raft::{Leadership, ShardGroup};
@@ -19,7 +20,6 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::IngesterError;
 use crate::head::Budget;
 use crate::metrics::ShardMetrics;
-use crate::planted::planted;
 
 /// Log bytes that may be committed and not yet in the head. A read waits for them.
 const AHEAD_BYTES_MAX: usize = 2 << 20;

@@ -14,14 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use clew_block::{Block, BlockMeta, BlockOptions, Heritage, Origin, TableRows, TraceFilter};
 use clew_catalog::{CommitFlush, FlushOutcome, ObjectKey, ObjectMeta, TenantBlock};
-use clew_model::{ErrorKind, TenantId, UnixNanos};
+use clew_model::{ErrorKind, TenantId, UnixNanos, planted};
 use clew_node::Phase;
 use clew_raft::LogId;
 
 use crate::IngesterError;
 use crate::append::crash_point;
 use crate::head::Segment;
-use crate::planted::planted;
 use crate::sections::SectionBytes;
 use crate::shard::{Ended, Shard, log_point};
 use crate::split::RecentFlush;
@@ -76,6 +75,9 @@ impl Shard {
         crash_point("flush::built");
         if planted("bug::seal_too_far") {
             through.index = self.group.status().applied_index;
+        }
+        if planted("bug::purge_first") {
+            self.tell_log(through).await?;
         }
         let random = self.deps.rng.next_u64();
         let key = ObjectKey::flush(self.shard, self.incarnation, through.index, random);

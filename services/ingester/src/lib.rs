@@ -27,7 +27,6 @@ mod hosting;
 mod lead;
 mod metastore;
 mod metrics;
-mod planted;
 mod read;
 mod sections;
 mod service;

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clew_catalog::Incarnation;
-use clew_model::TenantId;
+use clew_model::{TenantId, planted};
 use clew_proto::query::v1::Cut;
 use clew_proto::shard::v1::{Behind, TooOld};
 use clew_query::{SpanSource, TableSource};
 
 use crate::IngesterError;
 use crate::head::Slice;
-use crate::planted::planted;
 use crate::shard::Shard;
 
 /// What a leaf call finds where it looks.

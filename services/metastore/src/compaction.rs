@@ -64,7 +64,7 @@ impl Metastore {
         let lease = Duration::from_millis(message.lease_millis).min(LEASE_MAX);
         let mut job = Bytes::new();
         for _ in 0..PLANS_MAX {
-            let Some(plan) = self.read(|state| state.plan_job(&options, now)) else { break };
+            let Some(plan) = self.inspect(|state| state.plan_job(&options, now)) else { break };
             let begin = BeginJob {
                 inputs: plan.inputs,
                 level: plan.level,
@@ -74,12 +74,12 @@ impl Metastore {
             };
             let outcome = self.propose(begin).await?;
             if let JobOutcome::Begun { job: begun } = outcome {
-                let spec = self.read(|state| state.job_spec(begun, &options));
+                let spec = self.inspect(|state| state.job_spec(begun, &options));
                 job = spec.map(|spec| Bytes::from(spec.encode())).unwrap_or_default();
                 break;
             }
         }
-        Ok(self.read(|state| proto::LeaseResponse {
+        Ok(self.inspect(|state| proto::LeaseResponse {
             job,
             dropped,
             parked: state.strikes().filter(|(_, strikes)| strikes.is_parked()).count() as u64,
@@ -95,7 +95,7 @@ impl Metastore {
             let job = state.jobs().find(|known| known.job == job)?;
             Some((job.job, job.inputs.clone(), job.worker.clone()))
         };
-        let silent: Vec<_> = self.read(|state| {
+        let silent: Vec<_> = self.inspect(|state| {
             let jobs = state.silent_jobs(now).into_iter();
             jobs.filter_map(|job| inputs_of(state, job)).collect()
         });
@@ -118,7 +118,7 @@ impl Metastore {
         options: &CompactionOptions,
         now: UnixNanos,
     ) -> Result<u64, MetastoreError> {
-        let Some(drops) = self.read(|state| state.plan_drops(options, now)) else { return Ok(0) };
+        let Some(drops) = self.inspect(|state| state.plan_drops(options, now)) else { return Ok(0) };
         let DropBlocks { objects, blocks } = &drops;
         let count = objects.len() + blocks.len();
         tracing::info!(objects = objects.len(), blocks = blocks.len(), "retention drops");
@@ -136,10 +136,6 @@ impl Metastore {
         Ok(R::answer(outcome)?)
     }
 
-    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        self.0.group.with_state(|machine| look(&machine.state))
-    }
-
     async fn check(
         &self,
         message: proto::CheckRequest,
@@ -149,7 +145,7 @@ impl Metastore {
         }
         // The bucket was listed before: what is registered by now was not dead then.
         self.0.confirm().await?;
-        Ok(self.read(|state| {
+        Ok(self.inspect(|state| {
             let mut answer = proto::CheckResponse {
                 ahead: state.unsettled().unwrap_or_default(),
                 ..proto::CheckResponse::default()
@@ -177,7 +173,7 @@ impl Metastore {
         self.0.confirm().await?;
         let max = usize::try_from(message.max).unwrap_or(KEYS_MAX).min(KEYS_MAX);
         let (grace, now) = (Duration::from_nanos(message.grace), self.0.deps.clock.now_unix());
-        let garbage = self.read(|state| state.garbage(grace, now, max));
+        let garbage = self.inspect(|state| state.garbage(grace, now, max));
         let objects = garbage.iter().map(ObjectKey::to_string).collect();
         Ok(proto::GarbageResponse { objects })
     }
@@ -194,7 +190,7 @@ impl Metastore {
             ),
         };
         self.0.confirm().await?;
-        let deletions = self.read(|state| {
+        let deletions = self.inspect(|state| {
             let wanted = state.deletions().rev();
             let wanted = wanted.filter(|d| tenant.as_ref().is_none_or(|t| d.tenant == *t));
             wanted.take(KEYS_MAX).map(|deletion| record(deletion)).collect()
@@ -204,7 +200,7 @@ impl Metastore {
 
     async fn parked(&self) -> Result<proto::ParkedResponse, MetastoreError> {
         self.0.confirm().await?;
-        let objects = self.read(|state| {
+        let objects = self.inspect(|state| {
             let parked = state.strikes().filter(|(_, strikes)| strikes.is_parked());
             parked.take(KEYS_MAX).map(parked_object).collect()
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clew_catalog::{
     ClusterId, ClusterOutcome, CreateCluster, FeatureRange, Incarnation, NodeId, Request as _,
-    ShardId,
+    ShardId, State,
 };
 use clew_model::{TenantId, UnixNanos};
 use clew_node::rpc::Pool;
@@ -230,6 +230,12 @@ impl Metastore {
                 Err(error) => tracing::info!(to = %other, %error, "the metastore was not taken"),
             }
         }
+    }
+
+    /// Looks at the catalog as far as it is applied here, which need not be all that is committed: for
+    /// checks of what holds at every moment.
+    pub fn inspect<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        self.0.group.with_state(|machine| look(&machine.state))
     }
 
     /// Creates the cluster if it does not exist: whichever member is first.

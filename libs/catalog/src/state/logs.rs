@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use clew_model::TenantId;
+use clew_model::{TenantId, planted};
 use clew_ring::ShardId;
 
 use super::members::full;
@@ -14,7 +14,6 @@ use crate::ident::{Incarnation, LogPoint};
 use crate::key::ObjectKey;
 use crate::object::ObjectMeta;
 use crate::outcome::{FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal};
-use crate::planted::planted;
 use crate::view::{Quarantine, ShardView};
 
 /// The most replicas a log starts with.

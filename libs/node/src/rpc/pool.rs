@@ -12,11 +12,14 @@ use crate::Problem;
 /// Addresses with a connection; past it all are forgotten and made again when next needed.
 const ADDRESSES_MAX: usize = 8_192;
 
+/// How a connection to a `host:port` is made.
+pub type Connect = Arc<dyn Fn(&str) -> Result<Channel, Problem> + Send + Sync>;
+
 /// The connections of a process, by `host:port`. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Pool {
-    dialer: Dialer,
     channels: Arc<RwLock<Channels>>,
+    connect: Connect,
 }
 
 #[derive(Debug, Default)]
@@ -25,10 +28,21 @@ struct Channels {
     elsewhere: BTreeMap<String, Channel>,
 }
 
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.channels.read().fmt(f)
+    }
+}
+
 impl Pool {
     /// A pool without connections, which are made by `dialer`.
     pub fn new(dialer: Dialer) -> Pool {
-        Pool { dialer, channels: Arc::default() }
+        Pool::over(Arc::new(move |addr| dialer.connect(addr)))
+    }
+
+    /// A pool without connections, that makes them with `connect`.
+    pub fn over(connect: Connect) -> Pool {
+        Pool { channels: Arc::default(), connect }
     }
 
     /// Keeps calls to this process's own address inside it.
@@ -48,7 +62,7 @@ impl Pool {
                 return Ok(channel.clone());
             }
         }
-        let channel = self.dialer.connect(addr)?;
+        let channel = (self.connect)(addr)?;
         let mut channels = self.channels.write();
         if channels.elsewhere.len() >= ADDRESSES_MAX {
             channels.elsewhere.clear();

@@ -57,6 +57,12 @@ pub(crate) fn group_range(group: GroupId) -> (Vec<u8>, Vec<u8>) {
     (start, end)
 }
 
+/// The range of all keys of all groups.
+pub(crate) fn everything() -> (Vec<u8>, Vec<u8>) {
+    // A group begins with its kind, which is small.
+    (Vec::new(), vec![0xff; GroupId::ENCODED_BYTES])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::keys::{self, Record};
-use super::{LogStore, Op, Sync, family};
+use super::{LogStore, Op, Sync};
 use crate::codec::{self, SnapshotMetaMsg};
 use crate::error::Error;
 use crate::ids::GroupId;
@@ -90,14 +90,12 @@ impl LogStore {
         let mut bytes = Vec::new();
         for chunk in 0..record.chunks {
             let key = keys::chunk(group, record.generation, chunk);
-            let found = self.read(|db| {
-                Ok(db
-                    .get_pinned_cf(family(db, keys::SNAPSHOT)?, key)?
-                    .map(|value| bytes.extend_from_slice(&value))
-                    .is_some())
-            })?;
-            if !found {
-                return Err(Error::corrupt("snapshot", format!("chunk {chunk} is missing")));
+            match self.read(|disk| disk.get(keys::SNAPSHOT, &key))? {
+                Some(value) => bytes.extend_from_slice(&value),
+                None => {
+                    let reason = format!("chunk {chunk} is missing");
+                    return Err(Error::corrupt("snapshot", reason));
+                }
             }
         }
         if bytes.len() as u64 != record.bytes || crc32c::crc32c(&bytes) != record.crc32c {

@@ -68,7 +68,7 @@ async fn waiting_writes_of_all_groups_share_a_sync() {
     let deps = Deps::system(1);
     let store = LogStore::open(dir.path(), &LogOptions::default(), &deps).unwrap();
     // The writer can not begin while the database is locked, so everything waits for it.
-    let held = store.inner.db.write();
+    let held = store.inner.disk.write();
     let mut written = Vec::new();
     for shard in 0..20 {
         let (done, result) = oneshot::channel();

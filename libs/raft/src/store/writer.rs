@@ -1,15 +1,12 @@
 //! The writer thread: puts the waiting writes of all groups into one batch with one sync, so that
 //! the cost of a sync is shared by every group of the process.
 
-use std::sync::mpsc;
-
 use clew_node::{Clock, CpuTime, Deps, Phase};
 use prometheus::{Histogram, IntCounter};
-use rocksdb::{WriteBatch, WriteOptions};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::Inner;
 use super::keys::{self, Record};
-use super::{Inner, family};
 use crate::error::Error;
 use crate::ids::GroupId;
 
@@ -24,7 +21,7 @@ pub(crate) enum Sync {
 }
 
 /// One change to the database.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Op {
     Put { family: &'static str, key: Vec<u8>, value: Vec<u8> },
     DeleteRange { family: &'static str, start: Vec<u8>, end: Vec<u8> },
@@ -54,6 +51,19 @@ impl Job {
     fn bytes(&self) -> usize {
         self.ops.iter().map(Op::bytes).sum()
     }
+}
+
+/// What waits, as one batch, and its size in bytes.
+fn gather(first: Job, jobs: &mut mpsc::UnboundedReceiver<Job>) -> (Vec<Job>, usize) {
+    let mut bytes = first.bytes();
+    let mut batch = vec![first];
+    while bytes < BATCH_BYTES_MAX
+        && let Ok(next) = jobs.try_recv()
+    {
+        bytes += next.bytes();
+        batch.push(next);
+    }
+    (batch, bytes)
 }
 
 /// What the writer counts.
@@ -89,21 +99,40 @@ impl Meters {
 
 impl Inner {
     /// Works until the queue is closed and empty.
-    pub(super) fn run(&self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
-            let mut bytes = first.bytes();
-            let mut batch = vec![first];
-            while bytes < BATCH_BYTES_MAX
-                && let Ok(next) = jobs.try_recv()
-            {
-                bytes += next.bytes();
-                batch.push(next);
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn run(&self, jobs: &mut mpsc::UnboundedReceiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let (batch, bytes) = gather(first, jobs);
+            self.commit_and_tell(batch, bytes);
+        }
+    }
+
+    /// The same as a task, on a disk whose syncs take their time: what is written meanwhile may be on
+    /// it after a crash, or not.
+    #[cfg(feature = "test-support")]
+    pub(super) async fn run_simulated(
+        &self,
+        mut jobs: mpsc::UnboundedReceiver<Job>,
+        disk: super::simulated::OpenDisk,
+        clock: Clock,
+    ) {
+        use super::disk::Disk as _;
+        while let Some(first) = jobs.recv().await {
+            let (batch, bytes) = gather(first, &mut jobs);
+            if batch.iter().any(|job| job.sync == Sync::Yes) {
+                // Errors come again when the batch is committed.
+                let _ = disk.write(&mut batch.iter().flat_map(|job| &job.ops), false);
+                clock.sleep(disk.sync_time()).await;
             }
-            let result = self.commit(&batch, bytes);
-            for done in batch.into_iter().filter_map(|job| job.done) {
-                // Whoever went away meanwhile does not want to know.
-                let _ = done.send(result.clone());
-            }
+            self.commit_and_tell(batch, bytes);
+        }
+    }
+
+    fn commit_and_tell(&self, batch: Vec<Job>, bytes: usize) {
+        let result = self.commit(&batch, bytes);
+        for done in batch.into_iter().filter_map(|job| job.done) {
+            // Whoever went away meanwhile does not want to know.
+            let _ = done.send(result.clone());
         }
     }
 
@@ -133,25 +162,9 @@ impl Inner {
         }
         // A test makes the disk slow.
         fail::fail_point!("log::write");
-        let db = self.db.read();
-        let db = db.as_ref().ok_or(Error::Closed)?;
-        let mut batch = WriteBatch::default();
-        for op in jobs.iter().flat_map(|job| &job.ops) {
-            match op {
-                Op::Put { family: name, key, value } => batch.put_cf(family(db, name)?, key, value),
-                Op::DeleteRange { family: name, start, end } => {
-                    batch.delete_range_cf(family(db, name)?, start, end);
-                }
-            }
-        }
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        db.write_opt(batch, &options)?;
-        // A failed flush or compaction leaves writes working until the memory is full.
-        match db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS)? {
-            Some(0) | None => Ok(()),
-            Some(errors) => Err(Error::Database(format!("background errors: {errors}"))),
-        }
+        let disk = self.disk.read();
+        let disk = disk.as_ref().ok_or(Error::Closed)?;
+        disk.write(&mut jobs.iter().flat_map(|job| &job.ops), sync)
     }
 
     /// Latches the store as failed; the first reason stays.

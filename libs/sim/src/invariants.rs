@@ -1,0 +1,69 @@
+//! What holds at every moment, whatever goes wrong. Each rule has a file and an id; the promises that
+//! a client can see for itself (P1 to P4, P9) are checked by the actors.
+
+mod bucket;
+mod grace;
+mod history;
+mod purge;
+mod tiling;
+mod watermark;
+
+use clew_catalog::State;
+
+use crate::cluster::Cluster;
+use crate::journal::Journal;
+use crate::network::Name;
+
+/// A rule about the catalog of one member of the metastore.
+trait Rule: Send {
+    /// Names the rule.
+    fn id(&self) -> &'static str;
+
+    /// Looks at what a member has applied; gives what is wrong. `is_newest` tells that no member was
+    /// ever seen with more.
+    fn check(
+        &mut self,
+        member: &Name,
+        state: &State,
+        is_newest: bool,
+        cluster: &Cluster,
+    ) -> Result<(), String>;
+}
+
+/// All rules, with what they remember.
+pub(crate) struct Rules {
+    rules: Vec<Box<dyn Rule>>,
+    newest: u64,
+}
+
+impl Rules {
+    pub(crate) fn new() -> Rules {
+        let rules: Vec<Box<dyn Rule>> = vec![
+            Box::<history::OneHistory>::default(),
+            Box::<watermark::OnlyGrows>::default(),
+            Box::new(tiling::FlushesTile),
+            Box::new(bucket::ListedIsThere),
+            Box::new(purge::PurgedIsFlushed),
+            Box::new(grace::ReadIsThere),
+        ];
+        Rules { rules, newest: 0 }
+    }
+
+    /// Checks every rule on every member that runs.
+    pub(crate) fn check(&mut self, cluster: &Cluster, journal: &Journal) {
+        let members = cluster.members();
+        for (_, member) in &members {
+            self.newest = self.newest.max(member.inspect(State::revision));
+        }
+        for (name, member) in members {
+            member.inspect(|state| {
+                let is_newest = state.revision() == self.newest;
+                for rule in &mut self.rules {
+                    if let Err(what) = rule.check(&name, state, is_newest, cluster) {
+                        journal.violation(rule.id(), format_args!("{name}: {what}"));
+                    }
+                }
+            });
+        }
+    }
+}

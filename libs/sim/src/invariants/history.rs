@@ -1,0 +1,34 @@
+//! I1: one history of commands gives one state. Members that have applied the same revision have the
+//! same catalog.
+
+use std::collections::BTreeMap;
+
+use clew_catalog::State;
+
+use super::Rule;
+use crate::cluster::Cluster;
+use crate::network::Name;
+
+#[derive(Default)]
+pub(super) struct OneHistory {
+    hashes: BTreeMap<u64, u64>,
+    last: BTreeMap<Name, u64>,
+}
+
+impl Rule for OneHistory {
+    fn id(&self) -> &'static str {
+        "I1"
+    }
+
+    fn check(&mut self, member: &Name, state: &State, _: bool, _: &Cluster) -> Result<(), String> {
+        let revision = state.revision();
+        if self.last.insert(member.clone(), revision) == Some(revision) {
+            return Ok(());
+        }
+        let hash = state.state_hash();
+        match *self.hashes.entry(revision).or_insert(hash) {
+            known if known == hash => Ok(()),
+            known => Err(format!("revision {revision} is {hash:x}, elsewhere it was {known:x}")),
+        }
+    }
+}

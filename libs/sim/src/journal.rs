@@ -1,0 +1,111 @@
+//! What happened, in order: every event counts into one hash, and the last ones are kept for people.
+
+use std::collections::VecDeque;
+use std::fmt::{Arguments, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clew_node::Clock;
+use parking_lot::Mutex;
+
+/// Events kept for the report of a failure.
+const KEPT: usize = 400;
+
+/// The events of a run. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Journal(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    shows: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    hash: u64,
+    count: u64,
+    kept: VecDeque<String>,
+    violations: Vec<String>,
+}
+
+impl Journal {
+    /// An empty journal; `shows` prints every event as it comes.
+    pub(crate) fn new(clock: Clock, shows: bool) -> Journal {
+        let state = State {
+            hash: 0xcbf2_9ce4_8422_2325,
+            count: 0,
+            kept: VecDeque::new(),
+            violations: Vec::new(),
+        };
+        Journal(Arc::new(Inner { clock, shows, state: Mutex::new(state) }))
+    }
+
+    /// Notes an event.
+    pub(crate) fn note(&self, event: Arguments<'_>) {
+        self.write(event, true);
+    }
+
+    /// Notes an event that is part of the hash and of no interest to people.
+    pub(crate) fn note_quietly(&self, event: Arguments<'_>) {
+        self.write(event, false);
+    }
+
+    #[allow(clippy::print_stderr, reason = "what a replay is for")]
+    fn write(&self, event: Arguments<'_>, is_kept: bool) {
+        let at = self.0.clock.monotonic();
+        let mut line = String::with_capacity(80);
+        // Writing into a text cannot fail.
+        let _ = write!(line, "{} {event}", Stamp(at));
+        let mut state = self.0.state.lock();
+        state.count += 1;
+        // FNV-1a: what matters is that equal courses are equal, on every machine.
+        for byte in line.as_bytes() {
+            state.hash = (state.hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        if self.0.shows {
+            eprintln!("{line}");
+        }
+        if is_kept {
+            if state.kept.len() == KEPT {
+                state.kept.pop_front();
+            }
+            state.kept.push_back(line);
+        }
+    }
+
+    /// Notes that a promise was broken: `id` names it.
+    pub(crate) fn violation(&self, id: &str, what: Arguments<'_>) {
+        self.note(format_args!("VIOLATION {id}: {what}"));
+        let at = Stamp(self.0.clock.monotonic());
+        self.0.state.lock().violations.push(format!("{id} at {at}: {what}"));
+    }
+
+    /// The promises that were broken so far.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        self.0.state.lock().violations.clone()
+    }
+
+    /// Whether none was.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.0.state.lock().violations.is_empty()
+    }
+
+    /// The hash of all events, and how many they were.
+    pub(crate) fn hash(&self) -> (u64, u64) {
+        let state = self.0.state.lock();
+        (state.hash, state.count)
+    }
+
+    /// The last events.
+    pub(crate) fn last(&self) -> Vec<String> {
+        self.0.state.lock().kept.iter().cloned().collect()
+    }
+}
+
+struct Stamp(Duration);
+
+impl std::fmt::Display for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:4}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+    }
+}

@@ -1,0 +1,143 @@
+//! Runs seeds, or one again with its events.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clew_sim::{Options, PLANTED, Report, Shape, run};
+
+/// Simulates a whole cluster under many seeds, and checks every promise.
+#[derive(Parser)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 50)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Runs this seed alone and prints what happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long things go wrong in each run, in virtual seconds.
+    #[arg(long, default_value_t = 180)]
+    seconds: u64,
+    /// Sixteen shards rather than four.
+    #[arg(long)]
+    large: bool,
+    /// Runs every seed twice and compares.
+    #[arg(long)]
+    twice: bool,
+    /// A defect to plant, such as bug::ack_before_commit: the first seed that finds it ends the run.
+    #[arg(long)]
+    planted: Option<String>,
+    /// Plants every defect in turn, and says which seed finds it.
+    #[arg(long)]
+    table: bool,
+    /// Prints the log of the simulated processes, too, from this level on.
+    #[arg(long)]
+    log: Option<tracing::Level>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(level) = args.log {
+        tracing_subscriber::fmt()
+            .with_max_level(level)
+            .without_time()
+            .with_writer(std::io::stderr)
+            .init();
+    }
+    let options = |seed, shows| Options {
+        seed,
+        chaos: Duration::from_secs(args.seconds),
+        shape: if args.large { Shape::LARGE } else { Shape::SMALL },
+        shows,
+        planted: args.planted.clone(),
+    };
+    if args.table {
+        return table(&args, &options);
+    }
+    if let Some(seed) = args.seed {
+        return show(&run(&options(seed, true)), false);
+    }
+    let mut failed = 0;
+    for seed in args.from..args.from.saturating_add(args.seeds) {
+        let report = run(&options(seed, false));
+        if args.twice && report.as_ref().ok() != run(&options(seed, false)).as_ref().ok() {
+            say(&format!("seed {seed} has two courses"));
+            failed += 1;
+        }
+        if show(&report, true) != ExitCode::SUCCESS {
+            failed += 1;
+            if args.planted.is_some() {
+                return ExitCode::SUCCESS;
+            }
+        }
+    }
+    if args.planted.is_some() {
+        say("the planted defect was not found");
+        return ExitCode::FAILURE;
+    }
+    match failed {
+        0 => ExitCode::SUCCESS,
+        count => {
+            say(&format!("{count} seeds failed; replay one with: make sim SEED=…"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A table in Markdown of the planted defects.
+fn table(args: &Args, options: &impl Fn(u64, bool) -> Options) -> ExitCode {
+    let mut missed = 0;
+    say("| defect | found by | rule | seed |");
+    say("|---|---|---|---|");
+    for (name, what) in PLANTED {
+        let planted = Some(name.to_owned());
+        let mut seeds = args.from..args.from.saturating_add(args.seeds);
+        let found = seeds.find_map(|seed| {
+            let report = run(&Options { planted: planted.clone(), ..options(seed, false) }).ok()?;
+            Some((seed, report.violations.first()?.clone()))
+        });
+        match found {
+            Some((seed, violation)) => {
+                let rule = violation.split(' ').next().unwrap_or_default();
+                say(&format!("| {what} (`{name}`) | {violation} | {rule} | {seed} |"));
+            }
+            None => {
+                missed += 1;
+                say(&format!("| {what} (`{name}`) | not within {} seeds | | |", args.seeds));
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[allow(clippy::print_stdout, reason = "the tool's output")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+fn show(report: &std::io::Result<Report>, with_events: bool) -> ExitCode {
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => {
+            say(&format!("the simulation could not begin: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let Report { seed, hash, events, clock, next_random, violations, last, done } = report;
+    let clock = clock.as_secs_f64();
+    say(&format!(
+        "seed {seed}: {} in {clock:.3} s, {events} events, hash {hash:016x}, next {next_random:016x}; {done}",
+        if violations.is_empty() { "ok" } else { "FAILED" },
+    ));
+    if violations.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    if with_events {
+        last.iter().for_each(|line| say(line));
+    }
+    violations.iter().for_each(|line| say(line));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,26 @@
+//! Seeds that run with every test, and what makes a seed worth something: that it gives one course.
+
+use std::time::Duration;
+
+use clew_sim::{Options, run};
+
+/// Every promise holds under the first seeds; `make sim` runs more.
+#[test]
+fn promises_hold() {
+    for seed in 101..=104 {
+        let report = run(&Options::of(seed)).unwrap();
+        assert!(report.violations.is_empty(), "{report:#?}");
+    }
+}
+
+/// One seed gives one order of events, one next random number and one end, however often it is run.
+#[cfg_attr(not(tokio_unstable), ignore = "tokio's dice are seeded with --cfg tokio_unstable only")]
+#[test]
+fn a_seed_gives_one_course() {
+    for seed in 1..=3 {
+        let options = Options { chaos: Duration::from_secs(60), ..Options::of(seed) };
+        let first = run(&options).unwrap();
+        assert!(first.events > 1_000, "{first:?}");
+        assert_eq!(first, run(&options).unwrap());
+    }
+}
