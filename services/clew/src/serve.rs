@@ -284,7 +284,9 @@ fn serve_otlp(
 impl Listeners {
     async fn bind(config: &Config, with: &Certificates) -> Result<Listeners, ServeError> {
         let ingests = config.runs(Role::Distributor);
-        let serves_rpc = config.runs(Role::Metastore) || config.runs(Role::Ingester);
+        // Queriers read blocks for each other.
+        let served = [Role::Metastore, Role::Ingester, Role::Querier];
+        let serves_rpc = served.into_iter().any(|role| config.runs(role));
         let (inside, public) = (&with.inside, &with.public);
         Ok(Listeners {
             http: bind("http_addr", &config.http_addr, public).await?,

@@ -118,7 +118,9 @@ impl Metastore {
         options: &CompactionOptions,
         now: UnixNanos,
     ) -> Result<u64, MetastoreError> {
-        let Some(drops) = self.inspect(|state| state.plan_drops(options, now)) else { return Ok(0) };
+        let Some(drops) = self.inspect(|state| state.plan_drops(options, now)) else {
+            return Ok(0);
+        };
         let DropBlocks { objects, blocks } = &drops;
         let count = objects.len() + blocks.len();
         tracing::info!(objects = objects.len(), blocks = blocks.len(), "retention drops");

@@ -1,3 +1,5 @@
+//! Sections on disk come back as they were or not at all, within their bytes, whatever the disk does.
+
 use std::path::Path;
 
 use clew_node::clock::ManualTime;
