@@ -169,7 +169,7 @@ spec:
         - {name: otlp-grpc, containerPort: 4317, protocol: TCP}
         - {name: otlp-http, containerPort: 4318, protocol: TCP}
         {{- end }}
-        {{- if has .role (list "metastore" "ingester") }}
+        {{- if has .role (list "metastore" "ingester" "querier") }}
         - {name: rpc, containerPort: 9095, protocol: TCP}
         {{- end }}
         {{- with $c.extraPorts }}
