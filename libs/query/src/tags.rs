@@ -182,9 +182,11 @@ impl Engine {
         let mut failed = BTreeMap::new();
         let mut split: Vec<TraceId> = Vec::new();
         let filter = restriction.filter.as_ref();
+        // A whole trace can reach over a range that none of its pieces meets.
+        let has_pieces = filter.is_some_and(|filter| !filter.selection.split.is_empty());
         let inside = (0..sources.len()).filter(|at| {
             let info = sources[*at].info();
-            restriction.range.overlaps(info.min_time, info.max_time)
+            has_pieces || restriction.range.overlaps(info.min_time, info.max_time)
         });
         let parts: Vec<_> = inside.map(|at| (at, set.fresh())).collect();
         let mut answers = stream::iter(parts)

@@ -103,6 +103,7 @@ async fn a_planted_group_goes_on_behind_its_snapshot() {
 
     let group = host_of_old.open(planted(replica), Text::default()).await.unwrap();
     assert_eq!(group.members().voters, BTreeMap::from([(replica, addr)]));
+    group.leadership().wait_for(|state| state.is_leader).await.unwrap();
     let proposed = group.propose(Bytes::from_static(b"new"), PATIENCE).await.unwrap();
     assert!(proposed.log_id.index > index);
     assert!(group.read_index().await.unwrap() >= proposed.log_id.index);
@@ -114,6 +115,7 @@ async fn a_planted_group_goes_on_behind_its_snapshot() {
 
     let host = host(dir.path());
     let group = host.open(planted(replica), Text::default()).await.unwrap();
+    group.leadership().wait_for(|state| state.is_leader).await.unwrap();
     group.read_index().await.unwrap();
     assert_eq!(group.with_state(|text| text.0.clone()), b"known, new");
     let beyond = host.store();
