@@ -42,7 +42,7 @@ release: system ## Build the binary as it is shipped (slower build, faster progr
 	cargo build --locked --release -p clew --bin clew
 
 .PHONY: test
-test: unit sim e2e deploy-test ## Run every test
+test: unit e2e deploy-test ## Run every test
 
 .PHONY: unit
 unit: system ## Run the tests of the crates

@@ -284,14 +284,13 @@ impl Network {
             if self.is_cut(from, to) || self.is_cut(to, from) {
                 return;
             }
-            match next {
-                None => {}
-                Some(Some(Ok(frame))) => {
-                    if self.travel(from, to).await.is_err() || frames.send(frame).is_err() {
-                        return;
-                    }
-                }
+            let frame = match next {
+                None => continue,
+                Some(Some(Ok(frame))) => frame,
                 Some(Some(Err(_)) | None) => return,
+            };
+            if self.travel(from, to).await.is_err() || frames.send(frame).is_err() {
+                return;
             }
         }
     }
