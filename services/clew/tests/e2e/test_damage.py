@@ -12,7 +12,7 @@ KEEP_OUT = "X-Clew-Partial"
 
 def objects(server):
     """The files of the bucket, oldest first."""
-    files = [path for path in (server.data / "bucket").rglob("*") if path.is_file()]
+    files = [path for path in (server.data / "bucket").rglob("*.clew") if path.is_file()]
     return sorted(files, key=lambda path: path.stat().st_mtime_ns)
 
 

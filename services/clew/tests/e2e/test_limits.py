@@ -167,7 +167,7 @@ def test_requests_leave_no_open_files_behind(server):
 
 
 def files(server):
-    return [path for path in (server.data / "bucket").rglob("*") if path.is_file()]
+    return [path for path in (server.data / "bucket").rglob("*.clew") if path.is_file()]
 
 
 def test_a_head_is_flushed_by_age_and_an_idle_one_is_not(clew):
