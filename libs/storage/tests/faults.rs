@@ -231,7 +231,9 @@ async fn the_first_request_may_still_win() {
 
 #[tokio::test]
 async fn a_bad_answer_does_not_win() {
-    for (fault, outcome) in [(Fault::FailBefore, "unavailable"), (Fault::Truncate(3), "unavailable")] {
+    for (fault, outcome) in
+        [(Fault::FailBefore, "unavailable"), (Fault::Truncate(3), "unavailable")]
+    {
         let world = world();
         world.run(world.bucket.put_new(KEY, body())).await.unwrap();
         world.plan.inject(Operation::Get, Fault::Stall(millis(700)));
