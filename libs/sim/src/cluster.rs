@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::journal::Journal;
 // Where the binary's files look for it.
 use crate::network::Name;
-pub(crate) use crate::node::apply;
+pub(crate) use crate::node::apply_at;
 use crate::node::{Node, Outside, Role, Running, Settings};
 use crate::time::Skew;
 

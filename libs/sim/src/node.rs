@@ -422,7 +422,7 @@ impl Wiring {
     async fn register_once(&self, metastore: &Channel) -> Result<(), Problem> {
         let node = self.registration();
         let node = node.map_err(|error| Problem::new(ErrorKind::Invalid, "node", error))?;
-        apply(metastore, node).await
+        apply_at(metastore, node, UnixNanos(0)).await
     }
 
     /// This node, as the metastore shall know it.
@@ -512,9 +512,13 @@ impl Wiring {
     }
 }
 
-/// Proposes one command, without a time of its own: the catalog keeps the one it has.
-pub(crate) async fn apply<R: Request>(channel: &Channel, request: R) -> Result<R::Answer, Problem> {
-    let command = request.into_command().encode(UnixNanos(0)).into();
+/// Proposes one command.
+pub(crate) async fn apply_at<R: Request>(
+    channel: &Channel,
+    request: R,
+    now: UnixNanos,
+) -> Result<R::Answer, Problem> {
+    let command = request.into_command().encode(now).into();
     let mut client = MetastoreServiceClient::new(channel.clone());
     let answer = client.apply(ApplyRequest { command }).await.map_err(Problem::from)?;
     let outcome = Outcome::decode(&answer.into_inner().outcome)

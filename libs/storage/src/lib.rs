@@ -36,6 +36,7 @@ pub mod simulated;
 
 pub use backend::Listed;
 pub use bucket::{Bucket, OBJECT_BYTES_MAX, Put, Tail};
+pub use budget::Budget;
 pub use config::{BucketConfig, ConfigError, Encryption};
 pub use error::{Error, Operation};
 pub use key::{KEY_BYTES_MAX, KeyError};

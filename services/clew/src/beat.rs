@@ -10,7 +10,7 @@ use clew_node::{Clock, Problem, Stop};
 use clew_proto::metastore::v1::HeartbeatRequest;
 use clew_proto::metastore::v1::cluster_service_client::ClusterServiceClient;
 
-use crate::cluster::apply;
+use crate::cluster::apply_at;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -41,7 +41,8 @@ pub(crate) async fn run(
                 }
                 problem if problem.kind == ErrorKind::NotFound => {
                     // The catalog was restored from before it knew the node.
-                    let registered = stop.or(apply(&metastore, register.clone())).await;
+                    let again = apply_at(&metastore, register.clone(), clock.now_unix());
+                    let registered = stop.or(again).await;
                     tracing::warn!(ok = matches!(registered, Some(Ok(()))), "registered again");
                 }
                 problem => tracing::debug!(%problem, "a sign of life did not arrive"),

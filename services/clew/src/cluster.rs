@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_catalog::{
-    AddGeneration, Command, ForgetNode, ForgetOutcome, GenerationOutcome, NodeId, NodeState,
-    OpenOutcome, OpenShardLog, Outcome, ReplicaId, Request, RequestId, Roles, SetNodeState,
-    ShardId, ShardPlace, SharedTopology, Topology,
+    AddGeneration, ForgetNode, ForgetOutcome, GenerationOutcome, NodeId, NodeState, OpenOutcome,
+    OpenShardLog, Outcome, ReplicaId, Request, RequestId, Roles, SetNodeState, ShardId, ShardPlace,
+    SharedTopology, Topology,
 };
-use clew_model::ErrorKind;
+use clew_model::{ErrorKind, UnixNanos};
 use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
 use clew_node::tls::MutualConfig;
 use clew_node::{Clock, Problem, Rng};
@@ -71,10 +71,18 @@ pub(crate) async fn look(channel: &Channel) -> Result<SharedTopology, Problem> {
     Ok(Arc::new(topology.map_err(|error| unreadable(error.to_string()))?))
 }
 
-/// Proposes one command.
+/// Proposes one command from the command line.
 pub(crate) async fn apply<R: Request>(channel: &Channel, request: R) -> Result<R::Answer, Problem> {
-    let command: Command = request.into_command();
-    let command = command.encode(Clock::system().now_unix()).into();
+    apply_at(channel, request, Clock::system().now_unix()).await
+}
+
+/// Proposes one command with the time of whoever does.
+pub(crate) async fn apply_at<R: Request>(
+    channel: &Channel,
+    request: R,
+    now: UnixNanos,
+) -> Result<R::Answer, Problem> {
+    let command = request.into_command().encode(now).into();
     let mut client = MetastoreServiceClient::new(channel.clone());
     let answer = client.apply(ApplyRequest { command }).await?.into_inner();
     let outcome = Outcome::decode(&answer.outcome)

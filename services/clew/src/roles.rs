@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clew_catalog::{FeatureRange, Outcome, RegisterNode, Request as _, Roles, SharedTopology};
+use clew_catalog::{FeatureRange, RegisterNode, Roles, SharedTopology};
 use clew_compactor::Compactor;
 use clew_distributor::Distributor;
 use clew_ingester::Ingester;
@@ -12,9 +12,7 @@ use clew_metastore::Metastore;
 use clew_model::ErrorKind;
 use clew_node::config::ConfigError;
 use clew_node::rpc::{Channel, Dialer, Pool};
-use clew_node::{Deps, Problem, Stop, Tasks};
-use clew_proto::metastore::v1::ApplyRequest;
-use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
+use clew_node::{Deps, Stop, Tasks};
 use clew_querier::{Querier, VersionInfo};
 use clew_raft::{Host, LogOptions, LogStore, PeerServer, Peers};
 use clew_ring::NodeId;
@@ -22,6 +20,7 @@ use clew_storage::Bucket;
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 
+use crate::cluster::apply_at;
 use crate::config::{Config, Role};
 use crate::inside::Inside;
 use crate::router::ClusterRouter;
@@ -217,13 +216,7 @@ impl Waits for ServeError {
 
 /// Tells the metastore of a node that holds no shards.
 async fn register(config: &Config, deps: &Deps, metastore: &Channel) -> Result<(), ServeError> {
-    let command = registration(config)?.into_command().encode(deps.clock.now_unix()).into();
-    let mut client = MetastoreServiceClient::new(metastore.clone());
-    let answer = client.apply(ApplyRequest { command }).await.map_err(Problem::from)?;
-    let outcome = Outcome::decode(&answer.into_inner().outcome)
-        .map_err(|error| Problem::new(ErrorKind::Internal, "outcome", error.to_string()))?;
-    RegisterNode::answer(outcome)
-        .map_err(|refusal| Problem::new(refusal.kind(), "refused", refusal.to_string()))?;
+    apply_at(metastore, registration(config)?, deps.clock.now_unix()).await?;
     Ok(())
 }
 

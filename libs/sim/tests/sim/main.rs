@@ -1,4 +1,5 @@
-//! Seeds that run with every test, and what makes a seed worth something: that it gives one course.
+//! A few seeds, and what makes a seed worth something: that it gives one course. Built with the feature
+//! `simulation` only.
 
 use std::time::Duration;
 

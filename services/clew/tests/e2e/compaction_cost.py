@@ -3,7 +3,8 @@
     CLEW_BINARY=… CLEW_LOADTEST=… python compaction_cost.py --spans 1000000
 
 One process takes and answers; another one compacts, so that its processor time is that of compaction. Sixteen
-flushes are merged by fours, twice: each span is written again as often as with the settings that are usual.
+flushes are merged by fours, twice: each span is written again as often as it can be with the usual settings (those of
+busy shards are once).
 """
 
 import argparse

@@ -71,8 +71,8 @@ impl Root {
             fragments.traces.extend(fetched.traces);
             fragments.count(fetched.inspected);
         }
-        if fragments.bytes() > self.config.query.fetched_bytes_max.0 {
-            let limit = self.config.query.fetched_bytes_max.0;
+        let limit = self.config.query.fetched_bytes_max.0;
+        if fragments.inspected.bytes > limit {
             return Err(problem_of(QueryError::TooMuch { what: "bytes of traces by id", limit }));
         }
         Ok(fragments)
@@ -123,12 +123,6 @@ impl Fragments {
         self.traces.extend(other.traces);
         self.too_large |= other.too_large;
         self.count(other.inspected);
-    }
-
-    /// Bytes of spans.
-    fn bytes(&self) -> u64 {
-        let spans = self.traces.iter().flat_map(|trace| &trace.spans);
-        spans.map(|span| span.bytes.len() as u64).sum()
     }
 
     fn count(&mut self, more: Inspected) {

@@ -15,11 +15,12 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
 
-use clew_catalog::NodeId;
+use clew_catalog::{NodeId, ObjectKey};
 use clew_model::ErrorKind;
 use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
 use clew_node::{Clock, Problem};
 use clew_ring::hash::hash;
+use clew_storage::Budget;
 use futures::future::{Either, join_all, select};
 use parking_lot::Mutex;
 use tonic::{Code, Status};
@@ -36,11 +37,8 @@ const AWAY_FIRST: Duration = Duration::from_secs(1);
 /// The longest time that a querier is left out.
 const AWAY_MAX: Duration = Duration::from_secs(600);
 
-/// Second calls that may be made for each first one, in hundredths.
-const HEDGES_PER_HUNDRED: u32 = 10;
-
-/// Second calls that may be made at once after a quiet time, in hundredths.
-const HEDGES_SAVED_MAX: u32 = 1_000;
+/// Second calls that may be made at once after a quiet time.
+const HEDGES_SAVED_MAX: u32 = 10;
 
 /// A querier of the cluster.
 #[derive(Debug, Clone)]
@@ -55,13 +53,8 @@ pub struct Peer {
 pub(super) struct Spread {
     clock: Clock,
     hedge_after: Duration,
-    state: Mutex<State>,
-}
-
-struct State {
-    away: BTreeMap<NodeId, Away>,
-    /// Second calls that may be made now, in hundredths.
-    hedges: u32,
+    hedges: Budget,
+    away: Mutex<BTreeMap<NodeId, Away>>,
 }
 
 /// A querier that is left out.
@@ -72,74 +65,68 @@ struct Away {
 
 impl Spread {
     pub(super) fn new(clock: Clock, hedge_after: Duration) -> Spread {
-        let state = State { away: BTreeMap::new(), hedges: HEDGES_SAVED_MAX };
-        Spread { clock, hedge_after, state: Mutex::new(state) }
+        let hedges = Budget::of(HEDGES_SAVED_MAX);
+        Spread { clock, hedge_after, hedges, away: Mutex::default() }
     }
 
-    /// The blocks by who shall read them, each list in the order of `blocks`.
-    fn divide(&self, peers: &[Peer], blocks: &[BlockRef]) -> Vec<(Option<Peer>, Vec<BlockRef>)> {
+    /// The blocks by who shall read them, each list in the order of `blocks`; nothing if there is nobody
+    /// else.
+    fn divide(
+        &self,
+        peers: &[Peer],
+        blocks: &[BlockRef],
+    ) -> Option<Vec<(Option<Peer>, Vec<BlockRef>)>> {
         let peers = self.present(peers);
         if peers.iter().all(|(_, peer)| peer.channel.is_none()) {
-            return vec![(None, blocks.to_vec())];
+            return None;
         }
         let mut lists: Vec<Vec<BlockRef>> = vec![Vec::new(); peers.len()];
         for block in blocks {
-            let key = hash(block.block.offset, block.object.to_string().as_bytes());
+            // Drawn afresh for every object, so it tells them apart as well as the whole key does.
+            let random = match block.object {
+                ObjectKey::Flush(key) => key.random,
+                ObjectKey::Compacted(key) => key.random,
+            };
+            let key = hash(block.block.offset, &random.to_le_bytes());
             let owner = (0..peers.len()).max_by_key(|at| hash(key, &peers[*at].0.to_le_bytes()));
             if let Some(list) = owner.and_then(|owner| lists.get_mut(owner)) {
                 list.push(block.clone());
             }
         }
         let groups = peers.into_iter().map(|(_, peer)| peer.channel.is_some().then_some(peer));
-        groups.zip(lists).filter(|(_, list)| !list.is_empty()).collect()
+        Some(groups.zip(lists).filter(|(_, list)| !list.is_empty()).collect())
     }
 
     /// The queriers that are not left out now, with the hashes of their names.
     fn present(&self, peers: &[Peer]) -> Vec<(u64, Peer)> {
         let now = self.clock.monotonic();
-        let state = self.state.lock();
-        let is_here = |peer: &&Peer| peer.channel.is_none() || !state.is_away(&peer.node, now);
+        let away = self.away.lock();
+        let is_away = |node: &NodeId| away.get(node).is_some_and(|away| away.until > now);
+        let is_here = |peer: &&Peer| peer.channel.is_none() || !is_away(&peer.node);
         let named = |peer: &Peer| (hash(0, peer.node.as_str().as_bytes()), peer.clone());
         peers.iter().filter(is_here).map(named).collect()
     }
 
     fn note_success(&self, node: &NodeId) {
-        self.state.lock().away.remove(node);
+        self.away.lock().remove(node);
     }
 
     /// Leaves the querier out for a while.
     fn note_failure(&self, node: &NodeId) {
         let now = self.clock.monotonic();
-        let mut state = self.state.lock();
-        let away = state.away.entry(node.clone()).or_insert(Away { until: now, failures: 0 });
+        let mut away = self.away.lock();
+        let away = away.entry(node.clone()).or_insert(Away { until: now, failures: 0 });
         let pause = AWAY_FIRST.saturating_mul(1 << away.failures.min(10)).min(AWAY_MAX);
         *away =
             Away { until: now.saturating_add(pause), failures: away.failures.saturating_add(1) };
     }
 
-    /// Counts a first call.
-    fn note_call(&self) {
-        let mut state = self.state.lock();
-        state.hedges = state.hedges.saturating_add(HEDGES_PER_HUNDRED).min(HEDGES_SAVED_MAX);
-    }
-
-    /// Whether blocks that were asked of the querier may be read here as well.
+    /// Whether blocks that were asked of the querier may be read here as well: if it is left out by
+    /// now, that is no second call but one instead.
     fn may_hedge(&self, node: &NodeId) -> bool {
         let now = self.clock.monotonic();
-        let mut state = self.state.lock();
-        // Then it is no second call but one instead.
-        if state.is_away(node, now) {
-            return true;
-        }
-        let left = state.hedges.checked_sub(100);
-        state.hedges = left.unwrap_or(state.hedges);
-        left.is_some()
-    }
-}
-
-impl State {
-    fn is_away(&self, node: &NodeId, now: Duration) -> bool {
-        self.away.get(node).is_some_and(|away| away.until > now)
+        let is_away = self.away.lock().get(node).is_some_and(|away| away.until > now);
+        is_away || self.hedges.spend()
     }
 }
 
@@ -154,7 +141,12 @@ impl Root {
         missing: &mut Missing,
     ) -> Result<Vec<W::Answer>, Problem> {
         self.metrics.blocks.inc_by(blocks.len() as u64);
-        let groups = self.spread.divide(&self.router.queriers(), blocks);
+        let Some(groups) = self.spread.divide(&self.router.queriers(), blocks) else {
+            let BlockAnswer { value, failed } = work.here(&self.blocks, blocks).await?;
+            self.note_failures(snapshot, blocks, failed, missing);
+            self.note_cached();
+            return Ok(vec![value]);
+        };
         let asked = groups.into_iter().map(|(peer, list)| async move {
             let answer = match &peer {
                 None => work.here(&self.blocks, &list).await,
@@ -168,9 +160,13 @@ impl Root {
             self.note_failures(snapshot, &list, failed, missing);
             answers.push(value);
         }
+        self.note_cached();
+        Ok(answers)
+    }
+
+    fn note_cached(&self) {
         let bytes = self.blocks.cached_bytes();
         self.metrics.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        Ok(answers)
     }
 
     /// Asks a querier, and stands in for it if it fails or takes long.
@@ -180,7 +176,7 @@ impl Root {
         blocks: &[BlockRef],
         work: &W,
     ) -> Result<BlockAnswer<W::Answer>, Problem> {
-        self.spread.note_call();
+        self.spread.hedges.earn();
         let calls = &self.metrics.block_calls;
         let mut asked = pin!(self.ask(peer, blocks, work));
         let answer = loop {
