@@ -111,11 +111,15 @@ impl Spread {
         self.away.lock().remove(node);
     }
 
-    /// Leaves the querier out for a while.
+    /// Leaves the querier out for a while. What fails while it is left out was asked before: many calls
+    /// that hang at once are one failure.
     fn note_failure(&self, node: &NodeId) {
         let now = self.clock.monotonic();
         let mut away = self.away.lock();
         let away = away.entry(node.clone()).or_insert(Away { until: now, failures: 0 });
+        if away.until > now {
+            return;
+        }
         let pause = AWAY_FIRST.saturating_mul(1 << away.failures.min(10)).min(AWAY_MAX);
         *away =
             Away { until: now.saturating_add(pause), failures: away.failures.saturating_add(1) };
