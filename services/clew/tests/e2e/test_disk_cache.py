@@ -6,25 +6,35 @@ from harness import run_clew
 from ledger import Ledger
 
 
-def reads(server):
-    """How often the bucket was read."""
-    head = 'clew_storage_requests_total{operation="get"'
+# A shard's new leader reads the filters of the flushes before it, at a moment of its own: once per block.
+FILTER_READS = 2
+
+
+def total(server, head):
     lines = [line for line in server.get("/metrics").text.splitlines() if line.startswith(head)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-def answers(server, ledger):
-    """Asks for everything, and tells how often the bucket was read for it."""
-    before = reads(server)
-    ledger.verify()
-    ledger.verify_search()
-    return reads(server) - before
+def reads(server):
+    """How often the bucket was read, by whom ever."""
+    return total(server, 'clew_storage_requests_total{operation="get"')
 
 
 def hits(server):
-    head = 'clew_querier_disk_cache_reads_total{outcome="hit"}'
-    lines = [line for line in server.get("/metrics").text.splitlines() if line.startswith(head)]
-    return sum(float(line.rpartition(" ")[2]) for line in lines)
+    return total(server, 'clew_querier_disk_cache_reads_total{outcome="hit"}')
+
+
+def misses(server):
+    """How often a query found a section not on disk, or not to be used, and read the bucket."""
+    return total(server, "clew_querier_disk_cache_reads_total") - hits(server)
+
+
+def answers(server, ledger, count=reads):
+    """Asks for everything, and tells how often something was read for it."""
+    before = count(server)
+    ledger.verify()
+    ledger.verify_search()
+    return count(server) - before
 
 
 @pytest.fixture
@@ -54,16 +64,18 @@ def test_a_querier_that_starts_again_reads_less_of_the_bucket(filled):
     server, ledger = filled(cached=False)
     assert answers(server, ledger) > 0
     restart(server, ledger)
-    assert answers(server, ledger) > 0, "what was in memory is gone"
+    assert answers(server, ledger) > FILTER_READS, "what was in memory is gone"
     server, ledger = filled(cached=True)
-    assert answers(server, ledger) > 0
+    assert answers(server, ledger, misses) > 0
     restart(server, ledger)
-    assert answers(server, ledger) == 0
+    assert answers(server, ledger, misses) == 0
     assert hits(server) > 0
+    assert reads(server) <= FILTER_READS
     server.kill9()
     server.start()
     ledger.connect()
-    assert answers(server, ledger) == 0
+    assert answers(server, ledger, misses) == 0
+    assert reads(server) <= FILTER_READS
 
 
 def test_a_cache_that_rots_changes_no_answer(filled):
@@ -78,9 +90,9 @@ def test_a_cache_that_rots_changes_no_answer(filled):
         path.write_bytes(content)
     server.start()
     ledger.connect()
-    assert answers(server, ledger) > 0
+    assert answers(server, ledger, misses) > 0
     restart(server, ledger)
-    assert answers(server, ledger) == 0
+    assert answers(server, ledger, misses) == 0
 
 
 def test_a_cache_that_is_used_already_is_refused(filled):
