@@ -134,10 +134,15 @@ impl Handle {
     pub async fn ready(&self) -> Result<(), IngesterError> {
         let mut followed = self.followed.clone();
         followed.wait_for(Option::is_some).await.map_err(|_| IngesterError::Stopping)?;
-        for (_, shard) in self.hosted.all() {
-            shard.serves().await?;
+        loop {
+            let shards = self.hosted.all();
+            let serve = join_all(shards.iter().map(|(_, shard)| shard.serves())).await;
+            if serve.iter().all(Result::is_ok) {
+                return Ok(());
+            }
+            // A replica was closed meanwhile, because it moved away, its log was given up, or all stops.
+            followed.changed().await.map_err(|_| IngesterError::Stopping)?;
         }
-        Ok(())
     }
 
     /// How the replicas here stand.

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clew_catalog::{
     ClaimLog, ClaimOutcome, Incarnation, ReplicaId, ShardPlace, SharedTopology, Topology,
@@ -33,6 +34,11 @@ use crate::{Config, IngesterError};
 /// The largest log entry. An entry is cut at `entry_bytes_max`, but a batch with a single span above
 /// it goes in whole: the distributor takes spans of up to 16 MiB.
 const PAYLOAD_BYTES_MAX: usize = 40 << 20;
+
+/// How soon what could not be done for a topology is tried again, if the topology does not change
+/// before: twice as long after each failure.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The shards that have a replica here. Cheap to clone.
 #[derive(Clone, Default)]
@@ -103,23 +109,25 @@ impl Hosting {
     /// Follows the topology until `stop`, then stops everything in order.
     pub(crate) async fn run(mut self, stop: Stop) {
         let mut topology = self.topology.clone();
+        let mut retry = RETRY;
         loop {
             let now = topology.borrow_and_update().clone();
-            if now.cluster.is_some() {
-                self.follow(&now).await;
-                let shards = now.generations.iter().flat_map(|g| g.map.shards());
-                if shards.map(|s| s.shard).all(|shard| now.shards.contains_key(&shard)) {
-                    self.followed.send_replace(Some(now.revision));
+            let is_done = now.cluster.is_none() || self.follow(&now).await;
+            let changed = async {
+                match is_done {
+                    true => Some(topology.changed().await),
+                    false => self.deps.clock.timeout(retry, topology.changed()).await,
                 }
-            }
-            match stop.or(topology.changed()).await {
-                Some(Ok(())) => {}
-                Some(Err(_)) => {
+            };
+            match stop.or(changed).await {
+                Some(None | Some(Ok(()))) => {}
+                Some(Some(Err(_))) => {
                     stop.stopped().await;
                     break;
                 }
                 None => break,
             }
+            retry = if is_done { RETRY } else { (2 * retry).min(RETRY_MAX) };
         }
         let running: Vec<ShardId> = self.running.keys().copied().collect();
         for shard in &running {
@@ -132,10 +140,11 @@ impl Hosting {
         }
     }
 
-    async fn follow(&mut self, topology: &Topology) {
-        self.stay_known(topology).await;
-        let Some(on_disk) = self.logs_on_disk() else { return };
-        self.claim(topology, &on_disk).await;
+    /// Whether all was done that the topology asks for; what was not is to be tried again.
+    async fn follow(&mut self, topology: &Topology) -> bool {
+        let mut is_done = self.stay_known(topology).await;
+        let Some(on_disk) = self.logs_on_disk() else { return false };
+        is_done &= self.claim(topology, &on_disk).await;
         let belongs = |place: &&ShardPlace| match place.awaits {
             true => on_disk.contains(&(place.shard, place.incarnation)),
             false => place.has(self.replica),
@@ -153,15 +162,21 @@ impl Hosting {
         for shard in gone {
             self.close(shard).await;
         }
-        self.remove_foreign(topology, &wanted, &on_disk).await;
+        is_done &= self.remove_foreign(topology, &wanted, &on_disk).await;
         for place in wanted.into_values() {
             if self.running.contains_key(&place.shard) {
                 continue;
             }
             if let Err(error) = self.open(topology, &place).await {
                 tracing::error!(shard = place.shard.0, %error, "a replica cannot be opened");
+                is_done = false;
             }
         }
+        let shards = topology.generations.iter().flat_map(|g| g.map.shards());
+        if shards.map(|s| s.shard).all(|shard| topology.shards.contains_key(&shard)) {
+            self.followed.send_replace(Some(topology.revision));
+        }
+        is_done
     }
 
     async fn open(&mut self, topology: &Topology, place: &ShardPlace) -> Result<(), IngesterError> {
@@ -224,16 +239,18 @@ impl Hosting {
     }
 
     /// Tells a catalog of node and disk that was restored from before it knew them.
-    async fn stay_known(&mut self, topology: &Topology) {
+    async fn stay_known(&mut self, topology: &Topology) -> bool {
         let disk = self.member.disk;
         let is_known = topology.replicas.iter().any(|info| info.disk == disk);
         if is_known || topology.revision < self.member.since {
-            return;
+            return true;
         }
         tracing::warn!(replica = %self.replica, "the catalog does not know this disk, joining again");
-        if let Err(error) = self.member.join(&self.metastore).await {
+        let joined = self.member.join(&self.metastore).await;
+        if let Err(error) = &joined {
             tracing::warn!(%error, "joining again has to wait");
         }
+        joined.is_ok()
     }
 
     fn logs_on_disk(&self) -> Option<BTreeSet<(ShardId, Incarnation)>> {
@@ -253,7 +270,8 @@ impl Hosting {
     }
 
     /// Tells a restored catalog of logs that were opened after its backup.
-    async fn claim(&self, topology: &Topology, on_disk: &BTreeSet<(ShardId, Incarnation)>) {
+    async fn claim(&self, topology: &Topology, on_disk: &BTreeSet<(ShardId, Incarnation)>) -> bool {
+        let mut is_done = true;
         for (shard, incarnation) in on_disk {
             let (shard, incarnation) = (*shard, *incarnation);
             let place = topology.shards.get(&shard).filter(|place| place.awaits);
@@ -274,9 +292,13 @@ impl Hosting {
                     ?outcome,
                     "a log that is later than the catalog's is not taken: it stays on this disk"
                 ),
-                Err(error) => tracing::warn!(%shard, %incarnation, %error, "a log is not claimed"),
+                Err(error) => {
+                    tracing::warn!(%shard, %incarnation, %error, "a log is not claimed");
+                    is_done = false;
+                }
             }
         }
+        is_done
     }
 
     /// Deletes what is on disk of groups that this replica does not belong to any more. A log that
@@ -287,7 +309,8 @@ impl Hosting {
         topology: &Topology,
         wanted: &BTreeMap<ShardId, ShardPlace>,
         on_disk: &BTreeSet<(ShardId, Incarnation)>,
-    ) {
+    ) -> bool {
+        let mut is_done = true;
         for (shard, incarnation) in on_disk {
             let is_wanted = wanted.get(shard).is_some_and(|p| p.incarnation == *incarnation);
             let place = topology.shards.get(shard);
@@ -298,9 +321,13 @@ impl Hosting {
             let group = GroupId::shard(shard.0, incarnation.0);
             match self.host.remove(group).await {
                 Ok(()) => tracing::info!(%group, "removed a replica that has moved away"),
-                Err(error) => tracing::warn!(%group, %error, "a replica cannot be removed yet"),
+                Err(error) => {
+                    tracing::warn!(%group, %error, "a replica cannot be removed yet");
+                    is_done = false;
+                }
             }
         }
+        is_done
     }
 }
 
