@@ -186,11 +186,11 @@ impl BlockSource {
     }
 
     async fn cached(&self, part: Part) -> Option<Cached> {
-        self.reader.cache.inner().get(&self.key(part)).await.map(|entry| entry.cached)
+        self.reader.cache.room(part).get(&self.key(part)).await.map(|entry| entry.cached)
     }
 
     async fn keep(&self, part: Part, entry: Entry) {
-        self.reader.cache.inner().insert(self.key(part), entry).await;
+        self.reader.cache.room(part).insert(self.key(part), entry).await;
     }
 
     /// The part from the cache, or made now; queries that want it meanwhile wait for this one.
@@ -199,7 +199,7 @@ impl BlockSource {
         part: Part,
         make: impl Future<Output = Result<Entry, QueryError>> + Send,
     ) -> Result<Cached, QueryError> {
-        let made = self.reader.cache.inner().try_get_with(self.key(part), make).await;
+        let made = self.reader.cache.room(part).try_get_with(self.key(part), make).await;
         made.map(|entry| entry.cached).map_err(|error| QueryError::clone(&error))
     }
 

@@ -39,7 +39,7 @@ pub struct Config {
     pub view_age_max: Span,
     /// Memory for catalog views, as a number of objects in them.
     pub cached_objects_max: usize,
-    /// Memory for sections of blocks.
+    /// Memory for indexes and, a quarter of it, pages of blocks.
     pub cache_bytes: Bytes,
     /// Local disk for sections of blocks.
     pub disk_cache: DiskCacheConfig,

@@ -1,5 +1,10 @@
 //! What was read of blocks, kept within a bound of bytes and shared by all queries: opened blocks,
 //! trace tables, indexes and decoded pages.
+//!
+//! Pages have a room of their own. Every search needs the indexes of its blocks, and they are large:
+//! in one room, a query that decodes many pages would drive them out, and the law by which moka lets
+//! entries in (TinyLFU: who comes must be wanted more often than all that has to go for it together)
+//! would keep them out.
 
 use std::sync::Arc;
 
@@ -46,9 +51,15 @@ pub(super) struct Entry {
     pub(super) bytes: usize,
 }
 
+/// Pages may take one part in so many of the cache.
+const PAGE_SHARE: u64 = 4;
+
 /// The cache of a process. Cheap to clone.
 #[derive(Clone)]
-pub struct BlockCache(Cache<Key, Entry>);
+pub struct BlockCache {
+    indexes: Cache<Key, Entry>,
+    pages: Cache<Key, Entry>,
+}
 
 impl BlockCache {
     /// A cache of at most about `bytes_max` bytes.
@@ -56,21 +67,22 @@ impl BlockCache {
         let weigh = |_: &Key, entry: &Entry| {
             u32::try_from(entry.bytes.saturating_add(ENTRY_BYTES)).unwrap_or(u32::MAX)
         };
-        BlockCache(Cache::builder().max_capacity(bytes_max).weigher(weigh).build())
+        let room = |bytes_max| Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
+        let pages = bytes_max / PAGE_SHARE;
+        BlockCache { indexes: room(bytes_max - pages), pages: room(pages) }
     }
 
     /// About how many bytes it holds.
     pub fn bytes(&self) -> u64 {
-        self.0.weighted_size()
+        self.indexes.weighted_size().saturating_add(self.pages.weighted_size())
     }
 
-    /// How many entries it holds.
-    pub fn entries(&self) -> u64 {
-        self.0.entry_count()
-    }
-
-    pub(super) fn inner(&self) -> &Cache<Key, Entry> {
-        &self.0
+    /// Where a part belongs.
+    pub(super) fn room(&self, part: Part) -> &Cache<Key, Entry> {
+        match part {
+            Part::Page(_) => &self.pages,
+            Part::Block | Part::Traces | Part::Search => &self.indexes,
+        }
     }
 }
 

@@ -99,9 +99,13 @@ struct Setup {
 }
 
 fn setup() -> Setup {
+    setup_with(1 << 20)
+}
+
+fn setup_with(cache_bytes: u64) -> Setup {
     let deps = Deps::system(2);
     let bucket = Bucket::memory(&deps);
-    let cache = BlockCache::new(1 << 20);
+    let cache = BlockCache::new(cache_bytes);
     let reader = BlockReader::new(bucket.clone(), cache, deps.tasks.clone());
     let limits = QueryLimits { sources_at_once: 1, ..QueryLimits::default() };
     Setup { bucket, reader, engine: Engine::new(deps.tasks, limits) }
@@ -208,6 +212,28 @@ fn what_was_read_once_is_not_read_again() {
         }
         // The tail, one page, and the page's columns.
         assert_eq!(reads, [3, 0]);
+    });
+}
+
+#[test]
+fn pages_do_not_drive_out_indexes() {
+    run(async {
+        let Setup { bucket, reader, engine } = setup_with(26 << 10);
+        let block = put_block(&bucket, "block", &table(1..200, false)).await;
+        let sources = [counted(reader.source(block))];
+        let sources = dynamic(&sources);
+        let all: Vec<_> = (1..200).map(|id| TraceId([id; 16])).collect();
+        let all = FetchRequest { trace_ids: encode_ids(&all).into(), ..Default::default() };
+        let none = plan("{ name = `never` }", 5);
+        engine.search(&sources, &none).await.unwrap();
+        let mut reads = Vec::new();
+        for _ in 0..8 {
+            let outcome = engine.fetch(&sources, &all).await.unwrap();
+            reads.push(outcome.response.inspected.unwrap().reads);
+        }
+        assert!(reads.iter().all(|reads| *reads > 0), "all pages fit: {reads:?}");
+        let found = engine.search(&sources, &none).await.unwrap();
+        assert_eq!(found.response.inspected.unwrap().reads, 0);
     });
 }
 
