@@ -20,6 +20,9 @@ use crate::target::{Compression, Manners, Otlp, Protocol, Tempo};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a flush may take.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(600);
+/// How often a flush is asked for, and how long is waited in between.
+const FLUSH_TRIES: u32 = 60;
+const FLUSH_PAUSE: Duration = Duration::from_secs(1);
 /// How long a server may take to end.
 const END_WITHIN: Duration = Duration::from_secs(30);
 /// How often a server that starts is asked whether it is ready.
@@ -153,12 +156,23 @@ impl OwnServer {
         &self.process
     }
 
-    /// Brings everything into blocks.
+    /// Brings everything into blocks. A shard whose leader changes meanwhile is asked for again.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
-        let answer = self.admin.admin(Method::POST, "/flush").await?;
-        match answer.status {
-            status if status.is_success() => Ok(()),
-            status => Err(self.failed(&format!("it answered HTTP {status} to a flush"))),
+        let mut tries_left = FLUSH_TRIES;
+        loop {
+            let answer = self.admin.admin(Method::POST, "/flush").await?;
+            tries_left -= 1;
+            match answer.status {
+                status if status.is_success() => return Ok(()),
+                StatusCode::SERVICE_UNAVAILABLE if tries_left > 0 => {
+                    self.clock.sleep(FLUSH_PAUSE).await;
+                }
+                status => {
+                    let said = String::from_utf8_lossy(&answer.body);
+                    let what = format!("it answered HTTP {status} to a flush: {}", said.trim());
+                    return Err(self.failed(&what));
+                }
+            }
         }
     }
 
