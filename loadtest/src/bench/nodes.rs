@@ -2,11 +2,13 @@
 //! as many as wanted, the processor time of all processes added up. The log is written on every
 //! replica, everything else is done once, so three nodes should cost far less than three times one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clew_node::Deps;
 use serde::Serialize;
 
+use super::scrape::Scraped;
 use super::{Bench, Options, data_set_of};
 use crate::check::{Findings, Order};
 use crate::error::Error;
@@ -34,7 +36,7 @@ pub struct NodesReport {
 }
 
 /// What so many nodes used for the workload.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct NodesCost {
     /// How many there were.
     pub nodes: usize,
@@ -42,6 +44,8 @@ pub struct NodesCost {
     pub spans: u64,
     /// Processor seconds of all processes per million spans, until all spans were in blocks.
     pub cpu_seconds_per_million: f64,
+    /// The same by phase, as far as the servers tell.
+    pub phases: BTreeMap<String, f64>,
     /// Bytes of the largest process at its peak.
     pub peak_rss_bytes: u64,
 }
@@ -70,6 +74,9 @@ impl std::fmt::Display for NodesReport {
                 cost.spans,
                 cost.peak_rss_bytes / 1_000_000,
             )?;
+            for (phase, seconds) in &cost.phases {
+                writeln!(f, "  {phase:<10}{seconds:>8.2}")?;
+            }
         }
         let verdict = if self.ratio() <= RATIO_MUST { "holds" } else { "misses" };
         writeln!(f, "ratio {:.2}, must {RATIO_MUST}: {verdict}", self.ratio())?;
@@ -114,6 +121,15 @@ async fn cost(
     cluster.first.flush().await?;
     let used = cluster.cpu()?.saturating_sub(before);
     let spans = stats.totals().spans_acked;
+    let per_million = |seconds: f64| seconds * 1e6 / (spans as f64).max(1.0);
+    let mut phases = BTreeMap::new();
+    for server in cluster.servers() {
+        let scraped = Scraped::read(server).await?;
+        let database = ("database".to_owned(), scraped.database_seconds);
+        for (phase, seconds) in scraped.phases.into_iter().chain([database]) {
+            *phases.entry(phase).or_default() += per_million(seconds);
+        }
+    }
     progress("checking");
     let truth = bench.truth(outcome.ledger).await?;
     let depth = Depth { traces: bench.options.by_id, order: Order::Newest };
@@ -121,8 +137,11 @@ async fn cost(
     let verified = verify(&truth, &bench.tempo(asked)?, depth, |_| {}).await?;
     let peak_rss_bytes = cluster.peak_rss_bytes()?;
     cluster.kill().await;
-    let cpu_seconds_per_million = used.as_secs_f64() * 1e6 / (spans as f64).max(1.0);
-    Ok((NodesCost { nodes, spans, cpu_seconds_per_million, peak_rss_bytes }, verified.findings))
+    let cpu_seconds_per_million = per_million(used.as_secs_f64());
+    let other = cpu_seconds_per_million - phases.values().sum::<f64>();
+    phases.insert("other".to_owned(), other.max(0.0));
+    let cost = NodesCost { nodes, spans, cpu_seconds_per_million, phases, peak_rss_bytes };
+    Ok((cost, verified.findings))
 }
 
 #[cfg(test)]
@@ -130,7 +149,8 @@ mod tests {
     use super::*;
 
     fn cost(nodes: usize, cpu_seconds_per_million: f64) -> NodesCost {
-        NodesCost { nodes, spans: 1, cpu_seconds_per_million, peak_rss_bytes: 7_000_000 }
+        let phases = BTreeMap::from([("log".to_owned(), 0.25)]);
+        NodesCost { nodes, spans: 1, cpu_seconds_per_million, phases, peak_rss_bytes: 7_000_000 }
     }
 
     #[test]
@@ -142,6 +162,7 @@ mod tests {
             findings: Findings::default(),
         };
         assert!(report.to_string().contains("ratio 1.50, must 1.9: holds"), "{report}");
+        assert!(report.to_string().contains("  log           0.25"), "{report}");
         report.many = cost(3, 20.0);
         assert!(report.to_string().contains("ratio 2.00, must 1.9: misses"), "{report}");
         assert!(report.is_clean());
