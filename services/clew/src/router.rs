@@ -32,7 +32,7 @@ pub(crate) struct ClusterRouter {
 
 struct Routes {
     map: Arc<ShardMap>,
-    leaders: BTreeMap<ShardId, Channel>,
+    leaders: BTreeMap<ShardId, clew_distributor::Leader>,
     led_here: BTreeSet<ShardId>,
     /// The nodes that lead a shard, each once.
     nodes: Vec<Channel>,
@@ -67,11 +67,12 @@ impl ClusterRouter {
         let (mut leaders, mut led_here) = (BTreeMap::new(), BTreeSet::new());
         let mut nodes = BTreeMap::new();
         for (shard, place) in &topology.shards {
-            let leader = place.lead.as_ref().and_then(|lead| topology.node_of(lead.leader));
-            let Some(leader) = leader else { continue };
+            let Some(lead) = &place.lead else { continue };
+            let Some(leader) = topology.node_of(lead.leader) else { continue };
             if let Ok(channel) = self.pool.get(&leader.addr) {
                 nodes.insert(leader.node.clone(), channel.clone());
-                leaders.insert(*shard, channel);
+                let node = lead.leader.0;
+                leaders.insert(*shard, clew_distributor::Leader { node, channel });
                 if leader.addr == self.addr {
                     led_here.insert(*shard);
                 }
@@ -109,7 +110,7 @@ impl clew_distributor::Router for ClusterRouter {
         self.routes().map.clone()
     }
 
-    fn leader(&self, shard: ShardId) -> Option<Channel> {
+    fn leader(&self, shard: ShardId) -> Option<clew_distributor::Leader> {
         self.routes().leaders.get(&shard).cloned()
     }
 
@@ -126,7 +127,7 @@ impl clew_querier::Router for ClusterRouter {
         let routes = self.routes();
         match &self.here {
             Some(here) if routes.led_here.contains(&shard) => Some(Leader::Here(here.clone())),
-            _ => routes.leaders.get(&shard).cloned().map(Leader::There),
+            _ => routes.leaders.get(&shard).map(|leader| Leader::There(leader.channel.clone())),
         }
     }
 

@@ -4,7 +4,7 @@
 //! A batch that was not acknowledged may still have been stored. Sending its spans again, to the
 //! same shard or another one, is safe: readers keep one span per identity.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use clew_model::otlp::request::ScannedSpan;
 use clew_model::{ErrorKind, TenantId, UnixNanos};
 use clew_node::Problem;
 use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
-use clew_proto::shard::v1::{AppendRequest, Batch};
+use clew_proto::shard::v1::{AppendFailure, AppendRequest, Batch, ShardBatch, append_outcome};
 use clew_ring::ShardId;
 use futures::future::join_all;
 
@@ -28,6 +28,12 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Attempts that fit into the time for a request, so that a leader that hangs is left for another.
 const ATTEMPTS: u32 = 3;
+
+/// What a node may take beside the time that it is given for a call, to bring its answer back.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// Compressed bytes in one call, unless a single batch has more.
+const CALL_BYTES_MAX: usize = 16 << 20;
 
 /// A request whose spans are on their way. It holds its share of the limits until it ends, also
 /// when the client no longer waits.
@@ -94,13 +100,43 @@ impl Delivery {
     async fn send(&mut self, ingest: &Ingest) -> Vec<Failure> {
         let batches = std::mem::take(&mut self.batches);
         let bytes = batches.iter().map(|packed| packed.traces.len()).sum();
-        let sent = batches.into_iter().map(|packed| self.append(ingest, packed));
-        let failures = join_all(sent).await.into_iter().filter_map(Result::err).collect();
+        let sent = by_node(batches).into_iter().map(|batches| self.append(ingest, batches));
+        let failures = join_all(sent).await.into_iter().flatten().collect();
         self.hold.shrink(bytes);
         failures
     }
 
-    async fn append(&self, ingest: &Ingest, packed: Packed) -> Result<(), Failure> {
+    /// Appends batches whose shards one node leads.
+    async fn append(&self, ingest: &Ingest, batches: Vec<Packed>) -> Vec<Failure> {
+        let Some(leader) = batches.first().map(|packed| packed.part.leader.clone()) else {
+            return Vec::new();
+        };
+        let patience = ingest.append_timeout() / ATTEMPTS;
+        let request = AppendRequest {
+            batches: batches.iter().map(|packed| self.message(ingest, packed)).collect(),
+            patience_millis: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        };
+        let mut client = ShardServiceClient::new(leader.channel);
+        let answer = client.append(request);
+        let answer = ingest.deps.clock.timeout(patience.saturating_add(ANSWER_TIME), answer).await;
+        let mut outcomes = match answer {
+            Some(Ok(answer)) => answer.into_inner().outcomes.into_iter(),
+            Some(Err(status)) => return all_failed(batches, &Problem::from(status)),
+            None => return all_failed(batches, &silent("the shard's leader does not answer")),
+        };
+        let mut failures = Vec::new();
+        for packed in batches {
+            let problem = match outcomes.next().and_then(|outcome| outcome.outcome) {
+                Some(append_outcome::Outcome::Index(_)) => continue,
+                Some(append_outcome::Outcome::Failure(failure)) => problem_of(failure),
+                None => silent("the shard's leader does not say what became of a batch"),
+            };
+            failures.push(Failure { packed, problem });
+        }
+        failures
+    }
+
+    fn message(&self, ingest: &Ingest, packed: &Packed) -> ShardBatch {
         let part = &packed.part;
         if part.fallback {
             ingest.metrics.fallback_batches.inc();
@@ -115,14 +151,7 @@ impl Delivery {
             generation: self.places.generation(),
             fallback: part.fallback || self.is_settling,
         };
-        let mut request =
-            tonic::Request::new(AppendRequest { shard: part.shard.0, batch: Some(batch) });
-        request.set_timeout(ingest.append_timeout() / ATTEMPTS);
-        let answer = ShardServiceClient::new(part.leader.clone()).append(request).await;
-        match answer {
-            Ok(_) => Ok(()),
-            Err(status) => Err(Failure { packed, problem: Problem::from(status) }),
-        }
+        ShardBatch { shard: part.shard.0, batch: Some(batch) }
     }
 
     /// Packs spans for places that are not to be avoided; gives them back if there is none.
@@ -145,6 +174,44 @@ impl Delivery {
         let packed = ingest.deps.tasks.compute(pack).await;
         packed.unwrap_or_else(|error| Err(Refusal::Internal(error.to_string())))
     }
+}
+
+/// The batches by the node that leads their shards, in calls of a bounded size.
+fn by_node(batches: Vec<Packed>) -> Vec<Vec<Packed>> {
+    let mut calls: Vec<Vec<Packed>> = Vec::new();
+    // Which call of a node is being filled, and the bytes in it.
+    let mut open: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+    for packed in batches {
+        let bytes = packed.traces.len();
+        match open.get_mut(&packed.part.leader.node) {
+            Some((call, sum)) if *sum + bytes <= CALL_BYTES_MAX => {
+                *sum += bytes;
+                calls[*call].push(packed);
+            }
+            _ => {
+                open.insert(packed.part.leader.node, (calls.len(), bytes));
+                calls.push(vec![packed]);
+            }
+        }
+    }
+    calls
+}
+
+fn all_failed(batches: Vec<Packed>, problem: &Problem) -> Vec<Failure> {
+    let failure = |packed| Failure { packed, problem: problem.clone() };
+    batches.into_iter().map(failure).collect()
+}
+
+fn silent(message: &str) -> Problem {
+    Problem::new(ErrorKind::Unavailable, "append_unanswered", message)
+}
+
+fn problem_of(failure: AppendFailure) -> Problem {
+    let AppendFailure { kind, reason, message, retry_after_millis } = failure;
+    let retry_after = (retry_after_millis > 0).then(|| Duration::from_millis(retry_after_millis));
+    // A kind that a later release knows may not be taken for one that ends the request.
+    let kind = ErrorKind::from_name(&kind).unwrap_or(ErrorKind::Unavailable);
+    Problem { kind, reason, message, retry_after }
 }
 
 /// The refusal of the whole request, if trying other places would not help.

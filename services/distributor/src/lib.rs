@@ -36,5 +36,5 @@ mod tenant;
 pub use config::{BuildError, Config};
 pub use distributor::{Distributor, Handle, Parts};
 pub use push::PushOutcome;
-pub use router::{Router, StaticRouter};
+pub use router::{Leader, Router, StaticRouter};
 pub use tenant::TENANT_HEADER;

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use clew_model::TraceId;
 use clew_model::otlp::request::ScannedSpan;
 use clew_model::otlp::{Scan, regroup};
-use clew_node::rpc::Channel;
 use clew_ring::{Places, ShardId};
 
 use crate::admission::Hold;
 use crate::refusal::Refusal;
+use crate::router::Leader;
 
 /// Compression is bound by the distributor's processors, and most of the gain comes early.
 const ZSTD_LEVEL: i32 = 1;
@@ -23,7 +23,7 @@ pub(crate) struct Part {
     /// The shard.
     pub(crate) shard: ShardId,
     /// Its leader when this was planned.
-    pub(crate) leader: Channel,
+    pub(crate) leader: Leader,
     /// The shard is not the home of these traces.
     pub(crate) fallback: bool,
     /// The spans, in the order sent; at least one.
@@ -56,7 +56,7 @@ pub(crate) fn divide(
     scan: &Scan,
     spans: &[ScannedSpan],
     places: impl Fn(TraceId) -> Places,
-    leader: impl Fn(ShardId) -> Option<Channel>,
+    leader: impl Fn(ShardId) -> Option<Leader>,
     avoid: &BTreeSet<ShardId>,
     bytes_max: usize,
 ) -> Result<Vec<Part>, NoPlace> {
@@ -94,7 +94,7 @@ pub(crate) fn divide(
     Ok(parts)
 }
 
-fn part(shard: ShardId, leader: Channel, fallback: bool, spans: Vec<ScannedSpan>) -> Part {
+fn part(shard: ShardId, leader: Leader, fallback: bool, spans: Vec<ScannedSpan>) -> Part {
     Part { shard, leader, fallback, spans, raw_bytes: 0 }
 }
 
@@ -126,12 +126,12 @@ impl Open {
 /// The leaders of shards, asked for once per request.
 struct Leaders<'a, F> {
     ask: F,
-    known: HashMap<ShardId, Option<Channel>>,
+    known: HashMap<ShardId, Option<Leader>>,
     avoid: &'a BTreeSet<ShardId>,
 }
 
-impl<F: Fn(ShardId) -> Option<Channel>> Leaders<'_, F> {
-    fn choose(&mut self, places: &Places) -> Result<(ShardId, bool, Channel), NoPlace> {
+impl<F: Fn(ShardId) -> Option<Leader>> Leaders<'_, F> {
+    fn choose(&mut self, places: &Places) -> Result<(ShardId, bool, Leader), NoPlace> {
         let home = places.home;
         for &shard in places.all() {
             let leader = self.known.entry(shard).or_insert_with(|| {

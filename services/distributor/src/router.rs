@@ -7,13 +7,22 @@ use clew_model::{TenantId, UnixNanos};
 use clew_node::rpc::Channel;
 use clew_ring::{ShardId, ShardMap};
 
+/// A node that leads shards.
+#[derive(Debug, Clone)]
+pub struct Leader {
+    /// The same for all shards that it leads, and for no other node.
+    pub node: u64,
+    /// The way to it.
+    pub channel: Channel,
+}
+
 /// What the distributor asks about the cluster, for every request. Answers come from memory.
 pub trait Router: Send + Sync + 'static {
     /// The live generations of the shard map. The same generation number means the same shards.
     fn map(&self) -> Arc<ShardMap>;
 
-    /// A channel to the leader of `shard`, or `None` while it has none.
-    fn leader(&self, shard: ShardId) -> Option<Channel>;
+    /// The leader of `shard`, or `None` while it has none.
+    fn leader(&self, shard: ShardId) -> Option<Leader>;
 
     /// Whether a trace whose spans go where `generation` says may have earlier ones where a generation
     /// before put them.
@@ -33,12 +42,12 @@ pub trait Router: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct StaticRouter {
     map: Arc<ShardMap>,
-    leaders: BTreeMap<ShardId, Channel>,
+    leaders: BTreeMap<ShardId, Leader>,
 }
 
 impl StaticRouter {
     /// The given leaders; other shards have none.
-    pub fn new(map: ShardMap, leaders: BTreeMap<ShardId, Channel>) -> StaticRouter {
+    pub fn new(map: ShardMap, leaders: BTreeMap<ShardId, Leader>) -> StaticRouter {
         StaticRouter { map: Arc::new(map), leaders }
     }
 
@@ -48,7 +57,7 @@ impl StaticRouter {
             .generations()
             .iter()
             .flat_map(|generation| generation.shards())
-            .map(|shard| (shard.shard, leader.clone()))
+            .map(|shard| (shard.shard, Leader { node: 0, channel: leader.clone() }))
             .collect();
         StaticRouter::new(map, leaders)
     }
@@ -59,7 +68,7 @@ impl Router for StaticRouter {
         self.map.clone()
     }
 
-    fn leader(&self, shard: ShardId) -> Option<Channel> {
+    fn leader(&self, shard: ShardId) -> Option<Leader> {
         self.leaders.get(&shard).cloned()
     }
 }

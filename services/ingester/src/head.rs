@@ -19,6 +19,7 @@ use clew_raft::{CommittedEntry, LogId};
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use tokio::sync::watch;
+use zstd::bulk::Decompressor;
 
 pub(crate) use self::segment::{Segment, TenantTable};
 use crate::IngesterError;
@@ -161,12 +162,14 @@ impl Head {
         intake: &Intake,
         is_full: impl Fn(&Segment) -> bool,
     ) {
+        // One context for all: in a cluster batches are small, and making it costs as much as using it.
+        let mut unpack = Decompressor::new();
         for entry in entries {
             let turn = self.turn.lock();
             if *turn != stretch {
                 return;
             }
-            let active = self.take_entry(entry, intake);
+            let active = self.take_entry(entry, intake, &mut unpack);
             drop(turn);
             if is_full(&active) {
                 break;
@@ -175,7 +178,12 @@ impl Head {
         self.charge(&self.segments.read());
     }
 
-    fn take_entry(&self, entry: CommittedEntry, intake: &Intake) -> Arc<Segment> {
+    fn take_entry(
+        &self,
+        entry: CommittedEntry,
+        intake: &Intake,
+        unpack: &mut Unpack,
+    ) -> Arc<Segment> {
         let (active, older) = {
             let segments = self.segments.read();
             (segments.active.clone(), segments.sealed.iter().cloned().collect::<Vec<_>>())
@@ -185,8 +193,13 @@ impl Head {
             match LogEntry::decode(data) {
                 Ok(decoded) => {
                     for batch in decoded.batches {
-                        let recent = &intake.recent;
-                        let taken = take_batch(self.hash_seed, &active, &older, recent, &batch);
+                        let place = Place {
+                            hash_seed: self.hash_seed,
+                            active: &active,
+                            older: &older,
+                            recent: &intake.recent,
+                        };
+                        let taken = take_batch(&place, &batch, unpack);
                         note(taken, log_id, &intake.metrics);
                     }
                 }
@@ -300,6 +313,17 @@ pub fn read_entry(data: &Bytes) -> (u64, u64) {
     (metrics.consumed_spans.get(), metrics.damaged_batches.get())
 }
 
+/// What decompresses batches, if there is memory for it.
+type Unpack = std::io::Result<Decompressor<'static>>;
+
+/// Where a batch goes, and what else its traces may be in.
+struct Place<'a> {
+    hash_seed: u64,
+    active: &'a Segment,
+    older: &'a [Arc<Segment>],
+    recent: &'a RecentFlushes,
+}
+
 /// What became of one batch.
 struct Taken {
     spans: u64,
@@ -308,11 +332,9 @@ struct Taken {
 }
 
 fn take_batch(
-    hash_seed: u64,
-    active: &Segment,
-    older: &[Arc<Segment>],
-    recent: &RecentFlushes,
+    place: &Place<'_>,
     batch: &Batch,
+    unpack: &mut Unpack,
 ) -> Result<Taken, IngesterError> {
     let decode = |reason: String| IngesterError::Decode { what: "a batch of the log", reason };
     let tenant = TenantId::parse(&batch.tenant).map_err(|error| decode(error.to_string()))?;
@@ -320,15 +342,16 @@ fn take_batch(
         return Err(decode(format!("{} bytes decompressed", batch.raw_bytes)));
     }
     let capacity = usize::try_from(batch.raw_bytes).unwrap_or(usize::MAX);
-    let raw = zstd::bulk::decompress(&batch.traces, capacity)
-        .map_err(|error| decode(error.to_string()))?;
-    let table = active.tenant_or_new(&tenant, hash_seed);
+    let unpack = unpack.as_mut().map_err(|error| decode(error.to_string()))?;
+    let raw =
+        unpack.decompress(&batch.traces, capacity).map_err(|error| decode(error.to_string()))?;
+    let table = place.active.tenant_or_new(&tenant, place.hash_seed);
     let mut spans = table.table.write();
     let pushed = spans.push(&Bytes::from(raw))?;
     let mut split = 0;
     for trace in pushed.new_traces {
         let Some(id) = spans.trace_id(trace) else { continue };
-        if batch.fallback || lies_elsewhere(&tenant, &id, older, recent) {
+        if batch.fallback || lies_elsewhere(&tenant, &id, place.older, place.recent) {
             spans.mark_split(trace);
             split += 1;
         }

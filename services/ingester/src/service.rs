@@ -1,6 +1,7 @@
 //! `clew.shard.v1.ShardService` over the shards hosted here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clew_model::{TenantId, TraceId};
@@ -8,14 +9,16 @@ use clew_node::{Clock, Problem};
 use clew_proto::query::v1::Cut;
 use clew_proto::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
 use clew_proto::shard::v1::{
-    AppendRequest, AppendResponse, CutRequest, CutResponse, FlushRequest, FlushResponse,
-    ShardFetchRequest, ShardFetchResponse, ShardSearchRequest, ShardSearchResponse,
-    ShardTagNamesRequest, ShardTagNamesResponse, ShardTagValuesRequest, ShardTagValuesResponse,
-    cut_response, flush_response, shard_fetch_response, shard_search_response,
-    shard_tag_names_response, shard_tag_values_response,
+    AppendFailure, AppendOutcome, AppendRequest, AppendResponse, CutRequest, CutResponse,
+    FlushRequest, FlushResponse, ShardBatch, ShardFetchRequest, ShardFetchResponse,
+    ShardSearchRequest, ShardSearchResponse, ShardTagNamesRequest, ShardTagNamesResponse,
+    ShardTagValuesRequest, ShardTagValuesResponse, append_outcome, cut_response, flush_response,
+    shard_fetch_response, shard_search_response, shard_tag_names_response,
+    shard_tag_values_response,
 };
 use clew_query::{Engine, Outcome, SearchPlan, SpanSource, encode_ids};
 use clew_ring::ShardId;
+use futures::future::join_all;
 use tonic::{Request, Response, Status};
 
 use crate::IngesterError;
@@ -66,6 +69,14 @@ impl ShardServer {
     where
         F: Future<Output = Result<T, IngesterError>>,
     {
+        let result = self.measured(method, work).await;
+        result.map(Response::new).map_err(|error| Status::from(Problem::from(error)))
+    }
+
+    async fn measured<T, F>(&self, method: &'static str, work: F) -> Result<T, IngesterError>
+    where
+        F: Future<Output = Result<T, IngesterError>>,
+    {
         let started = self.0.clock.monotonic();
         let result = work.await;
         let outcome = match &result {
@@ -75,8 +86,33 @@ impl ShardServer {
         let taken = self.0.clock.monotonic().saturating_sub(started);
         self.0.metrics.requests.with_label_values(&[method, outcome]).inc();
         self.0.metrics.request_seconds.with_label_values(&[method]).observe(taken.as_secs_f64());
-        result.map(Response::new).map_err(|error| Status::from(Problem::from(error)))
+        result
     }
+
+    /// Appends one of the batches of a request.
+    async fn append_one(&self, batch: ShardBatch, patience: Duration) -> AppendOutcome {
+        let ShardBatch { shard, batch } = batch;
+        let appended = self.measured("append", async {
+            let batch = batch.ok_or_else(|| missing("batch"))?;
+            tenant_of(&batch.tenant)?;
+            let shard = self.shard(shard)?;
+            let appended = self.0.clock.timeout(patience, shard.append(batch)).await;
+            appended.unwrap_or(Err(IngesterError::TimedOut("the shard's log")))
+        });
+        AppendOutcome {
+            outcome: Some(match appended.await {
+                Ok(index) => append_outcome::Outcome::Index(index),
+                Err(error) => append_outcome::Outcome::Failure(failure_of(error)),
+            }),
+        }
+    }
+}
+
+fn failure_of(error: IngesterError) -> AppendFailure {
+    let Problem { kind, reason, message, retry_after } = Problem::from(error);
+    let millis = retry_after.map_or(0, |delay| delay.as_millis());
+    let retry_after_millis = u64::try_from(millis).unwrap_or(u64::MAX);
+    AppendFailure { kind: kind.as_str().to_owned(), reason, message, retry_after_millis }
 }
 
 fn tenant_of(tenant: &str) -> Result<TenantId, IngesterError> {
@@ -128,14 +164,10 @@ impl ShardService for ShardServer {
         &self,
         request: Request<AppendRequest>,
     ) -> Result<Response<AppendResponse>, Status> {
-        let message = request.into_inner();
-        self.observed("append", async {
-            let batch = message.batch.ok_or_else(|| missing("batch"))?;
-            tenant_of(&batch.tenant)?;
-            let index = self.shard(message.shard)?.append(batch).await?;
-            Ok(AppendResponse { index })
-        })
-        .await
+        let AppendRequest { batches, patience_millis } = request.into_inner();
+        let patience = Duration::from_millis(patience_millis);
+        let appends = batches.into_iter().map(|batch| self.append_one(batch, patience));
+        Ok(Response::new(AppendResponse { outcomes: join_all(appends).await }))
     }
 
     async fn cut(&self, request: Request<CutRequest>) -> Result<Response<CutResponse>, Status> {

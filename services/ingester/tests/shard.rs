@@ -26,8 +26,8 @@ use clew_proto::metastore::v1::{ApplyRequest, ApplyResponse, ViewRequest, ViewRe
 use clew_proto::query::v1::{Cut, FetchRequest, SearchRequest};
 use clew_proto::shard::v1::shard_service_client::ShardServiceClient;
 use clew_proto::shard::v1::{
-    AppendRequest, Batch, CutRequest, FlushRequest, ShardFetchRequest, ShardSearchRequest,
-    cut_response, shard_fetch_response, shard_search_response,
+    AppendFailure, AppendRequest, Batch, CutRequest, FlushRequest, ShardBatch, ShardFetchRequest,
+    ShardSearchRequest, append_outcome, cut_response, shard_fetch_response, shard_search_response,
 };
 use clew_raft::{Host, LogOptions, LogStore, NoPeers};
 use clew_storage::{Bucket, BucketConfig};
@@ -139,8 +139,18 @@ impl Running {
     }
 
     async fn append(&mut self, tenant: &str, spans: &[(u8, u8)]) {
-        let request = AppendRequest { shard: 0, batch: Some(batch(tenant, spans)) };
-        self.client.append(request).await.unwrap();
+        self.try_append(0, batch(tenant, spans)).await.unwrap();
+    }
+
+    async fn try_append(&mut self, shard: u32, batch: Batch) -> Result<u64, AppendFailure> {
+        let batches = vec![ShardBatch { shard, batch: Some(batch) }];
+        let request = AppendRequest { batches, patience_millis: 60_000 };
+        let outcomes = self.client.append(request).await.unwrap().into_inner().outcomes;
+        assert_eq!(outcomes.len(), 1);
+        match outcomes.into_iter().next().unwrap().outcome.unwrap() {
+            append_outcome::Outcome::Index(index) => Ok(index),
+            append_outcome::Outcome::Failure(failure) => Err(failure),
+        }
     }
 
     async fn flush(&mut self) {
@@ -432,15 +442,14 @@ async fn a_full_head_asks_the_sender_to_retry() {
     std::fs::write(dir.path().join("bucket"), "in the way").unwrap();
     let mut refused = None;
     for trace in 1..200 {
-        let request = AppendRequest { shard: 0, batch: Some(batch("a", &[(trace, 1)])) };
-        if let Err(status) = running.client.append(request).await {
-            refused = Some(Problem::from(status));
+        if let Err(failure) = running.try_append(0, batch("a", &[(trace, 1)])).await {
+            refused = Some(failure);
             break;
         }
     }
     let refused = refused.expect("the head is bounded");
-    assert_eq!(refused.kind, clew_model::ErrorKind::Overloaded);
-    assert!(refused.retry_after.is_some());
+    assert_eq!(refused.kind, clew_model::ErrorKind::Overloaded.as_str());
+    assert!(refused.retry_after_millis > 0);
     running.stop.stop();
 }
 
@@ -452,8 +461,7 @@ async fn another_incarnation_is_refused() {
     let request = CutRequest { tenant: "a".to_owned(), shard: 0, incarnation, watermark: 0 };
     let refused = Problem::from(running.client.cut(request).await.unwrap_err());
     assert_eq!(refused.kind, clew_model::ErrorKind::Conflict);
-    let unknown = AppendRequest { shard: 5, batch: Some(batch("a", &[(1, 1)])) };
-    let refused = Problem::from(running.client.append(unknown).await.unwrap_err());
-    assert_eq!(refused.kind, clew_model::ErrorKind::Unavailable);
+    let refused = running.try_append(5, batch("a", &[(1, 1)])).await.unwrap_err();
+    assert_eq!(refused.kind, clew_model::ErrorKind::Unavailable.as_str());
     running.end().await;
 }

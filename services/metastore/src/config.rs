@@ -3,8 +3,11 @@
 use clew_node::config::Span;
 use serde::{Deserialize, Serialize};
 
-/// Shards of a new cluster for each member of its metastore, unless their number is given.
-const SHARDS_PER_MEMBER: usize = 4;
+/// Shards of a new cluster for each member of its metastore, unless their number is given: one per
+/// core, and not more than this. The more shards, the smaller the batches and log entries that a
+/// request is divided into, which is what replication costs (`docs/performance.md`); the fewer, the
+/// more of them goes to one other node when their leader dies.
+const SHARDS_PER_MEMBER_MAX: usize = 4;
 
 /// Settings of the metastore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,8 +16,8 @@ pub struct Config {
     /// The internal addresses of all members of the metastore, as `host:port`, the same list on every
     /// node; `dns:host:port` stands for all addresses of a name. Empty = this process alone.
     pub members: Vec<String>,
-    /// How many shards a new cluster starts with; 0 = one per four cores of this node, or four per
-    /// member of the metastore.
+    /// How many shards a new cluster starts with; 0 = one per four cores of this node, or in a cluster
+    /// one per core and at most four for each member of the metastore.
     pub shards: u32,
     /// A snapshot of the catalog is taken after this many commands.
     pub snapshot_commands: u64,
@@ -52,7 +55,10 @@ impl Config {
         if self.shards > 0 {
             return self.shards;
         }
-        let count = if members > 1 { members * SHARDS_PER_MEMBER } else { cores.div_ceil(4) };
+        let count = match members {
+            0 | 1 => cores.div_ceil(4),
+            _ => members * cores.clamp(1, SHARDS_PER_MEMBER_MAX),
+        };
         u32::try_from(count).unwrap_or(u32::MAX).max(1)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use clew_distributor::{Config, Distributor, Handle, Parts, Router};
+use clew_distributor::{Config, Distributor, Handle, Leader, Parts, Router};
 use clew_model::otlp::{ScanLimits, scan};
 use clew_model::{TraceId, UnixNanos};
 use clew_node::clock::ManualTime;
@@ -14,9 +15,10 @@ use clew_node::rpc::{Channel, MESSAGE_BYTES_MAX};
 use clew_node::{Deps, Metrics, Problem, Rng, Tasks};
 use clew_proto::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
 use clew_proto::shard::v1::{
-    AppendRequest, AppendResponse, CutRequest, CutResponse, FlushRequest, FlushResponse,
-    ShardFetchRequest, ShardFetchResponse, ShardSearchRequest, ShardSearchResponse,
-    ShardTagNamesRequest, ShardTagNamesResponse, ShardTagValuesRequest, ShardTagValuesResponse,
+    AppendFailure, AppendOutcome, AppendRequest, AppendResponse, CutRequest, CutResponse,
+    FlushRequest, FlushResponse, ShardBatch, ShardFetchRequest, ShardFetchResponse,
+    ShardSearchRequest, ShardSearchResponse, ShardTagNamesRequest, ShardTagNamesResponse,
+    ShardTagValuesRequest, ShardTagValuesResponse, append_outcome,
 };
 use clew_ring::{MapGeneration, ShardId, ShardMap};
 use http::{Request, StatusCode};
@@ -60,6 +62,7 @@ pub(crate) struct Shards {
     state: Mutex<State>,
     arrived: Semaphore,
     released: Semaphore,
+    calls: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -71,7 +74,12 @@ struct State {
 
 impl Shards {
     fn new() -> Shards {
-        Shards { state: Mutex::default(), arrived: Semaphore::new(0), released: Semaphore::new(0) }
+        Shards {
+            state: Mutex::default(),
+            arrived: Semaphore::new(0),
+            released: Semaphore::new(0),
+            calls: AtomicUsize::new(0),
+        }
     }
 
     /// Sets what a shard does from now on.
@@ -100,6 +108,11 @@ impl Shards {
         self.released.add_permits(1);
     }
 
+    /// How often a node was called to append something.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     /// Everything stored so far.
     pub(crate) fn stored(&self) -> Vec<Stored> {
         self.state.lock().stored.clone()
@@ -113,7 +126,7 @@ impl Shards {
         spans
     }
 
-    fn store(&self, request: AppendRequest) -> Result<(), Status> {
+    fn store(&self, request: ShardBatch) -> Result<(), Status> {
         let invalid = |text: &str| Status::invalid_argument(text.to_owned());
         let batch = request.batch.ok_or_else(|| invalid("no batch"))?;
         let raw = zstd::decode_all(&batch.traces[..]).map_err(|_| invalid("not zstd"))?;
@@ -146,10 +159,14 @@ struct Service(Arc<Shards>);
 
 type Answer<T> = Result<tonic::Response<T>, Status>;
 
-#[async_trait::async_trait]
-impl ShardService for Service {
-    async fn append(&self, request: tonic::Request<AppendRequest>) -> Answer<AppendResponse> {
-        let request = request.into_inner();
+fn failure_of(status: Status) -> AppendFailure {
+    let Problem { kind, reason, message, retry_after } = Problem::from(status);
+    let retry_after_millis = retry_after.map_or(0, |delay| delay.as_millis() as u64);
+    AppendFailure { kind: kind.as_str().to_owned(), reason, message, retry_after_millis }
+}
+
+impl Service {
+    async fn append_one(&self, request: ShardBatch) -> Result<(), Status> {
         let behaviour = self.0.state.lock().behaviours.get(&request.shard).cloned();
         self.0.arrived.add_permits(1);
         match behaviour.unwrap_or_default() {
@@ -164,7 +181,25 @@ impl ShardService for Service {
                 self.0.store(request)?;
             }
         }
-        Ok(tonic::Response::new(AppendResponse { index: 1 }))
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl ShardService for Service {
+    async fn append(&self, request: tonic::Request<AppendRequest>) -> Answer<AppendResponse> {
+        let batches = request.into_inner().batches;
+        assert!(!batches.is_empty());
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
+        let appends = batches.into_iter().map(|batch| self.append_one(batch));
+        let appended = futures::future::join_all(appends).await;
+        let outcomes = appended.into_iter().map(|appended| AppendOutcome {
+            outcome: Some(match appended {
+                Ok(()) => append_outcome::Outcome::Index(1),
+                Err(status) => append_outcome::Outcome::Failure(failure_of(status)),
+            }),
+        });
+        Ok(tonic::Response::new(AppendResponse { outcomes: outcomes.collect() }))
     }
 
     async fn cut(&self, _: tonic::Request<CutRequest>) -> Answer<CutResponse> {
@@ -209,9 +244,11 @@ impl Router for FakeRouter {
         self.map.clone()
     }
 
-    fn leader(&self, shard: ShardId) -> Option<Channel> {
+    fn leader(&self, shard: ShardId) -> Option<Leader> {
         let leaderless = self.shards.state.lock().leaderless.contains(&shard);
-        (!leaderless).then(|| self.channel.clone())
+        // One node for every three shards.
+        let node = u64::from(shard.0 / 3);
+        (!leaderless).then(|| Leader { node, channel: self.channel.clone() })
     }
 }
 

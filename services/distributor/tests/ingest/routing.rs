@@ -51,6 +51,16 @@ proptest! {
 }
 
 #[tokio::test]
+async fn a_node_is_called_once_for_all_shards_that_it_leads() {
+    let cluster = Cluster::new(12, false, Config::default());
+    let spans: Vec<_> = (0..400).map(|n| span(n, 1, "a")).collect();
+    assert_eq!(cluster.post_protobuf(request(&spans)).await.status, StatusCode::OK);
+    assert_eq!(cluster.shards.stored().len(), 12);
+    // Three shards each.
+    assert_eq!(cluster.shards.calls(), 4);
+}
+
+#[tokio::test]
 async fn traces_spread_over_the_shards() {
     let cluster = Cluster::new(4, false, Config::default());
     let spans: Vec<_> = (0..400).map(|n| span(n, 1, "a")).collect();
