@@ -219,19 +219,27 @@ impl GroupLog {
     /// Deletes the entries up to `upto`; the marker and the deletion are one write.
     async fn purge(self: &Arc<Self>, upto: RaftLogId) -> Result<(), Error> {
         // Before the write, so that a reader who finds nothing knows why.
-        self.state.lock().purge(upto);
-        let start = keys::entry(self.group, 0);
+        let purged = {
+            let mut state = self.state.lock();
+            let purged = state.purged;
+            state.purge(upto);
+            purged
+        };
+        // From where the last purge ended, not from 0: the database is slow, to the point of standing
+        // still for minutes, with thousands of deleted ranges that overlap.
+        let deleted = purged.filter(|purged| *purged < upto);
+        let start = keys::entry(self.group, deleted.map_or(0, |purged| purged.index + 1));
         let end = keys::entry(self.group, upto.index + 1);
         let marker = codec::frame(&codec::log_id_to_msg(upto));
         let ops = vec![
             Op::put_record(self.group, Record::Purged, marker),
-            Op::DeleteRange { family: keys::LOG, start: start.clone(), end },
+            Op::DeleteRange { family: keys::LOG, start, end },
         ];
         // Synced, since files are unlinked next: without the marker the log would have a hole.
         self.store.write(ops, Sync::Yes).await?;
         let store = Arc::clone(&self.store);
-        let last = keys::entry(self.group, upto.index);
-        runtime::blocking(move || store.drop_files(start, last)).await
+        let (first, last) = (keys::entry(self.group, 0), keys::entry(self.group, upto.index));
+        runtime::blocking(move || store.drop_files(first, last)).await
     }
 
     fn vote(&self) -> Result<Option<RaftVote>, Error> {

@@ -105,7 +105,10 @@ pub(crate) mod conformance {
         // Within a batch the order counts.
         write(disk, &[put(5, "old"), delete(0, 3), put(5, "new"), put(2, "again"), delete(4, 4)]);
         assert_eq!(entries(disk, 0, 10), owned(&[(2, "again"), (3, "c"), (5, "new")]));
-        write(disk, &[delete(0, 4)]);
+        let remove = Op::Delete { family: keys::LOG, key: keys::entry(GROUP, 3) };
+        write(disk, &[put(3, "d"), remove.clone()]);
+        assert_eq!(entries(disk, 0, 10), owned(&[(2, "again"), (5, "new")]));
+        write(disk, &[remove, put(3, "c"), delete(0, 4)]);
         disk.drop_files(keys::LOG, &keys::entry(GROUP, 0), &keys::entry(GROUP, 3)).unwrap();
         assert_eq!(entries(disk, 0, 10), owned(&[(5, "new")]));
 

@@ -82,6 +82,7 @@ impl Disk for Rocks {
         for op in ops {
             match op {
                 Op::Put { family, key, value } => batch.put_cf(self.family(family)?, key, value),
+                Op::Delete { family, key } => batch.delete_cf(self.family(family)?, key),
                 Op::DeleteRange { family, start, end } => {
                     batch.delete_range_cf(self.family(family)?, start, end);
                 }

@@ -208,6 +208,9 @@ fn change(content: &mut Content, op: &Op) {
         Op::Put { family, key, value } => {
             content.insert((family, key.clone()), Bytes::copy_from_slice(value));
         }
+        Op::Delete { family, key } => {
+            content.remove(&(*family, key.clone()));
+        }
         Op::DeleteRange { family, start, end } => {
             let gone: Vec<_> =
                 range(content, family, start, end).map(|(key, _)| key.clone()).collect();

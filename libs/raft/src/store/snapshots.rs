@@ -37,15 +37,14 @@ impl LogStore {
         meta: &SnapshotMeta,
         bytes: &[u8],
     ) -> Result<(), Error> {
-        let generation = self.snapshot_record(group)?.map_or(1, |record| record.generation + 1);
+        let before = self.snapshot_record(group)?;
+        let generation = before.as_ref().map_or(1, |record| record.generation + 1);
         // A crash may have left chunks of an attempt at this generation.
-        let (_, end) = keys::group_range(group);
-        let leftovers = Op::DeleteRange {
-            family: keys::SNAPSHOT,
-            start: keys::chunk(group, generation, 0),
-            end,
-        };
-        self.write(vec![leftovers], Sync::No).await?;
+        let (start, end) = (keys::chunk(group, generation, 0), keys::group_range(group).1);
+        if self.read(|disk| disk.last(keys::SNAPSHOT, &start, &end))?.is_some() {
+            let leftovers = Op::DeleteRange { family: keys::SNAPSHOT, start, end };
+            self.write(vec![leftovers], Sync::No).await?;
+        }
 
         let mut chunks: u32 = 0;
         let mut ops = Vec::new();
@@ -65,11 +64,12 @@ impl LogStore {
             crc32c: crc32c::crc32c(bytes),
         };
         ops.push(Op::put_record(group, Record::Snapshot, codec::frame(&record)));
-        ops.push(Op::DeleteRange {
-            family: keys::SNAPSHOT,
-            start: keys::chunk(group, 0, 0),
-            end: keys::chunk(group, generation, 0),
+        // One by one: shards make thousands of snapshots of one chunk (see `Op::DeleteRange`).
+        let replaced = before.iter().flat_map(|record| {
+            let chunk = |number| keys::chunk(group, record.generation, number);
+            (0..record.chunks).map(chunk)
         });
+        ops.extend(replaced.map(|key| Op::Delete { family: keys::SNAPSHOT, key }));
         self.write(ops, Sync::Yes).await
     }
 

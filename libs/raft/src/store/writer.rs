@@ -23,8 +23,22 @@ pub(crate) enum Sync {
 /// One change to the database.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Put { family: &'static str, key: Vec<u8>, value: Vec<u8> },
-    DeleteRange { family: &'static str, start: Vec<u8>, end: Vec<u8> },
+    Put {
+        family: &'static str,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        family: &'static str,
+        key: Vec<u8>,
+    },
+    /// Of keys that may exist: the database reads all such ranges that overlap, each time that it writes
+    /// them into a file or is read.
+    DeleteRange {
+        family: &'static str,
+        start: Vec<u8>,
+        end: Vec<u8>,
+    },
 }
 
 impl Op {
@@ -35,6 +49,7 @@ impl Op {
     fn bytes(&self) -> usize {
         match self {
             Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete { key, .. } => key.len(),
             Op::DeleteRange { start, end, .. } => start.len() + end.len(),
         }
     }
