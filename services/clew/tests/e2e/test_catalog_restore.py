@@ -11,7 +11,7 @@ from harness import run_clew
 from ledger import Ledger
 
 SETTINGS = ["metastore.shards=3", "ingester.flush.spans_max=100000", "ingester.flush.age_max=1h",
-            "metastore.backup_interval=1h", "distributor.leader_wait=1s", "querier.leader_wait=1s",
+            "metastore.backup_interval=1h", "distributor.leader_wait=1s", "querier.leader_wait=5s",
             "compactor.poll_interval=200ms", "compactor.orphan_interval=500ms"]
 
 
