@@ -1,5 +1,5 @@
 //! The clients of the cluster: writers that send again what was not acknowledged, readers by id,
-//! searchers. Each checks what it is told against the ledger.
+//! searchers, and who has traces deleted. Each checks what it is told against the ledger.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::http_client::{HttpClient, Reply, encoded};
 use crate::journal::Journal;
-use crate::ledger::{Fate, Ledger, SPANS, Trace, TraceIndex, group_of};
+use crate::ledger::{Deletion, Fate, GroupIndex, Ledger, SPANS, Trace, TraceIndex};
 
 /// How long a client waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -33,6 +33,7 @@ pub(crate) struct Tally {
     pub(crate) searches_complete: u64,
     pub(crate) searches_partial: u64,
     pub(crate) searches_failed: u64,
+    pub(crate) deleted: u64,
 }
 
 /// What all actors share. Cheap to clone.
@@ -50,9 +51,17 @@ pub(crate) struct Actors {
 /// The names of a trace's spans. The first is the parent of all others.
 const NAMES: [&str; SPANS] = ["root", "first", "second", "third"];
 
+/// Nothing of a trace is on its way any more when it ended so long ago: longer than the longest pause,
+/// and what a client waits for.
+const SETTLED: Duration = Duration::from_secs(90);
+
+/// Traces that one deletion names at most.
+const DELETED_MAX: u64 = 6;
+
 /// Spans on their way in one request.
 struct Batch {
     number: u64,
+    tenant: usize,
     pieces: Vec<(TraceIndex, usize)>,
     body: Bytes,
 }
@@ -67,8 +76,8 @@ impl Actors {
         Duration::from_millis(min + self.rng.below(max - min + 1))
     }
 
-    /// Writes until `stop`: new traces, and what is missing of earlier ones.
-    pub(crate) async fn write(self, pause_max: u64, stop: Stop) {
+    /// Writes for a tenant until `stop`: new traces, and what is missing of earlier ones.
+    pub(crate) async fn write(self, tenant: usize, pause_max: u64, stop: Stop) {
         let clock = self.client.clock.clone();
         let mut number = self.rng.below(1_000) * 1_000_000;
         let mut open: Vec<(Duration, TraceIndex)> = Vec::new();
@@ -85,7 +94,7 @@ impl Actors {
                 !is_due
             });
             for _ in 0..=self.rng.below(2) {
-                let trace = self.new_trace();
+                let trace = self.new_trace(tenant);
                 if self.rng.below(4) == 0 {
                     pieces.extend((0..SPANS).map(|span| (trace, span)));
                 } else {
@@ -94,17 +103,25 @@ impl Actors {
                 }
             }
             let body = self.encode(&pieces);
-            let batch = Batch { number, pieces, body };
+            let batch = Batch { number, tenant, pieces, body };
             if stop.or(self.send(&batch)).await.is_none() {
                 return;
+            }
+            for (trace, span) in &batch.pieces {
+                if *span + 1 == SPANS {
+                    self.ledger.ended(*trace, clock.now_unix().0);
+                }
             }
         }
     }
 
-    fn new_trace(&self) -> TraceIndex {
+    fn new_trace(&self, tenant: usize) -> TraceIndex {
         let id = u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64());
         self.ledger.add(Trace {
             id,
+            tenant,
+            deletion: Deletion::None,
+            ended_unix_nanos: None,
             spans: std::array::from_fn(|_| self.rng.next_u64().max(1)),
             fates: [Fate::Unsent; SPANS],
             began_unix_nanos: self.client.clock.now_unix().0,
@@ -125,7 +142,7 @@ impl Actors {
                 "startTimeUnixNano": start.to_string(),
                 "endTimeUnixNano": (start + 500_000).to_string(),
                 "attributes": [
-                    {"key": "group", "value": {"stringValue": format!("g{}", group_of(*index))}},
+                    {"key": "group", "value": {"stringValue": format!("g{}", self.ledger.group_of(*index))}},
                     {"key": "at", "value": {"intValue": at.to_string()}},
                 ],
             });
@@ -150,8 +167,9 @@ impl Actors {
         let attempts = if self.rng.below(20) == 0 { 1 } else { ATTEMPTS };
         for attempt in 1..=attempts {
             let to = self.pick(&self.distributors);
-            let reply =
-                self.client.post_json(to, "/v1/traces", batch.body.clone(), ANSWER_MAX).await;
+            let body = batch.body.clone();
+            let sent = self.client.post_json(to, "/v1/traces", batch.tenant, body, ANSWER_MAX);
+            let reply = sent.await;
             let status = reply.as_ref().map_or(0, |reply| reply.status);
             let number = batch.number;
             self.journal.note(format_args!("write {number} via {to} attempt {attempt}: {status}"));
@@ -167,7 +185,9 @@ impl Actors {
                     if self.rng.below(20) == 0 {
                         let to = self.pick(&self.distributors);
                         let body = batch.body.clone();
-                        drop(self.client.post_json(to, "/v1/traces", body, ANSWER_MAX).await);
+                        let tenant = batch.tenant;
+                        let sent = self.client.post_json(to, "/v1/traces", tenant, body, ANSWER_MAX);
+                        drop(sent.await);
                     }
                     return;
                 }
@@ -195,6 +215,9 @@ impl Actors {
                 _ => self.rng.below(count),
             };
             let index = usize::try_from(count - 1 - back).unwrap_or(0);
+            if self.rng.below(20) == 0 && stop.or(self.peep(index, self.pick(&self.queriers))).await.is_none() {
+                return;
+            }
             if stop.or(self.read_one(index, self.pick(&self.queriers))).await.is_none() {
                 return;
             }
@@ -205,8 +228,12 @@ impl Actors {
     pub(crate) async fn read_one(&self, index: TraceIndex, querier: &str) -> bool {
         let before = self.ledger.trace(index);
         let path = format!("/api/v2/traces/{}", before.hex());
-        let reply = self.client.get(querier, &path, ANSWER_MAX).await;
+        let reply = self.client.get(querier, &path, before.tenant, ANSWER_MAX).await;
         let after = self.ledger.trace(index);
+        let is_absent = |reply: &Reply| reply.status == 404 && before.acked().is_empty();
+        if reply.as_ref().is_some_and(is_absent) {
+            return true;
+        }
         let Some(reply) = reply.filter(|reply| reply.status == 200) else {
             self.tally.lock().reads_failed += 1;
             return false;
@@ -223,7 +250,12 @@ impl Actors {
                 self.journal.violation("P3", format_args!("nobody sent span {span:016x} of {id}"));
             }
         }
-        let acked = before.acked();
+        // Who asked for a deletion in between may have got it.
+        let acked = if after.deletion == Deletion::None { before.acked() } else { after.acked() };
+        if before.deletion == Deletion::Done && !found.is_empty() && reply.partial.is_none() {
+            let count = found.len();
+            self.journal.violation("D1", format_args!("{count} spans of {id} were deleted"));
+        }
         let lost: Vec<_> = acked.iter().filter(|span| !found.contains_key(*span)).collect();
         let partial = reply.partial.is_some();
         let (there, of) = (found.len(), acked.len());
@@ -246,11 +278,11 @@ impl Actors {
     /// Searches until `stop`.
     pub(crate) async fn search(self, stop: Stop) {
         while stop.or(self.client.clock.sleep(self.millis(200, 1_500))).await.is_some() {
-            let count = self.ledger.len();
+            let count = self.ledger.groups();
             if count == 0 {
                 continue;
             }
-            let group = self.rng.below(group_of(count - 1) as u64 + 1);
+            let group = self.rng.below(count as u64);
             let group = usize::try_from(group).unwrap_or(0);
             let querier = self.pick(&self.queriers);
             let kind = self.rng.below(QUERIES);
@@ -261,11 +293,12 @@ impl Actors {
     }
 
     /// Searches for the whole traces of a group and checks the answer; gives whether it was complete.
-    pub(crate) async fn search_one(&self, group: usize, kind: u64, querier: &str) -> bool {
+    pub(crate) async fn search_one(&self, group: GroupIndex, kind: u64, querier: &str) -> bool {
         let before = self.ledger.group(group);
         let query = query(kind, group);
         let path = format!("/api/search?limit=1000&spss=10&q={}", encoded(&query));
-        let reply = self.client.get(querier, &path, ANSWER_MAX).await;
+        let tenant = self.ledger.tenant_of(group);
+        let reply = self.client.get(querier, &path, tenant, ANSWER_MAX).await;
         let after = self.ledger.group(group);
         let Some(reply) = reply.filter(|reply| reply.status == 200) else {
             self.tally.lock().searches_failed += 1;
@@ -281,7 +314,10 @@ impl Actors {
                     .violation("P3", format_args!("trace {id:032x} {times} times: {query}"));
             }
             let known = after.iter().find(|trace| trace.id == *id);
-            if !known.is_some_and(Trace::may_be_whole) {
+            let was_deleted = |trace: &Trace| trace.id == *id && trace.deletion == Deletion::Done;
+            if before.iter().any(was_deleted) && !partial {
+                self.journal.violation("D1", format_args!("{id:032x} was deleted: {query}"));
+            } else if !known.is_some_and(Trace::was_sent_whole) {
                 let elsewhere = self.ledger.find(*id).is_some();
                 self.journal.violation(
                     "P3",
@@ -296,13 +332,61 @@ impl Actors {
             return false;
         }
         self.tally.lock().searches_complete += 1;
-        for trace in before.iter().filter(|trace| trace.is_whole()) {
+        let is_kept = |(before, after): &(&Trace, &Trace)| before.is_whole() && after.is_whole();
+        for (trace, _) in before.iter().zip(&after).filter(is_kept) {
             if !found.contains_key(&trace.id) {
                 let id = trace.hex();
                 self.journal.violation("P9", format_args!("{id} is whole and missed by {query}"));
             }
         }
         true
+    }
+}
+
+impl Actors {
+    /// Has traces of a tenant deleted now and then, until `stop`.
+    pub(crate) async fn delete(self, tenant: usize, stop: Stop) {
+        while stop.or(self.client.clock.sleep(self.millis(5_000, 40_000))).await.is_some() {
+            if stop.or(self.delete_some(tenant)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn delete_some(&self, tenant: usize) {
+        let now = self.client.clock.now_unix().0;
+        let settled = u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX);
+        let from = usize::try_from(self.rng.below(self.ledger.len().max(1) as u64)).unwrap_or(0);
+        let count = usize::try_from(1 + self.rng.below(DELETED_MAX)).unwrap_or(1);
+        let traces = self.ledger.settled(tenant, now.saturating_sub(settled), from, count);
+        if traces.is_empty() {
+            return;
+        }
+        let ids: Vec<String> = traces.iter().map(|at| self.ledger.trace(*at).hex()).collect();
+        let path = format!("/api/deletions?traceID={}", ids.join("&traceID="));
+        self.ledger.deleted(&traces, Deletion::Unknown);
+        let querier = self.pick(&self.queriers);
+        let asked = self.client.post_json(querier, &path, tenant, Bytes::new(), ANSWER_MAX);
+        let status = asked.await.map_or(0, |reply| reply.status);
+        self.journal.note(format_args!("delete {} via {querier}: {status}", ids.join(",")));
+        if status == 200 {
+            self.ledger.deleted(&traces, Deletion::Done);
+            self.tally.lock().deleted += traces.len() as u64;
+        }
+    }
+
+    /// Asks for a trace as somebody else than its owner; nobody else's is ever found.
+    pub(crate) async fn peep(&self, index: TraceIndex, querier: &str) {
+        let trace = self.ledger.trace(index);
+        let path = format!("/api/v2/traces/{}", trace.hex());
+        let reply = self.client.get(querier, &path, trace.tenant + 1, ANSWER_MAX).await;
+        if let Some(reply) = reply
+            && reply.status == 200
+            && !spans_of(&reply.json()).is_empty()
+        {
+            let id = trace.hex();
+            self.journal.violation("P6", format_args!("{id} is shown to another tenant"));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clew_node::rpc::Channel;
 use clew_node::{Process, Rng};
 use clew_storage::simulated::Weather as BucketWeather;
 use parking_lot::Mutex;
@@ -30,20 +31,24 @@ pub(crate) struct Chaos {
     /// What its tasks belong to, so that they end with it.
     pub(crate) process: Process,
     pub(crate) wipes: Arc<Mutex<(usize, usize)>>,
+    /// The way to the metastore, for orders.
+    pub(crate) metastore: Channel,
+    /// Whether there are more shards already.
+    pub(crate) has_grown: Arc<Mutex<bool>>,
 }
 
 impl Chaos {
-    fn millis(&self, min: u64, max: u64) -> Duration {
+    pub(crate) fn millis(&self, min: u64, max: u64) -> Duration {
         Duration::from_millis(min + self.rng.below(max - min + 1))
     }
 
     fn any_node(&self) -> Node {
-        let nodes = &self.cluster.nodes;
+        let nodes: Vec<&Node> = self.cluster.present().collect();
         let at = usize::try_from(self.rng.below(nodes.len() as u64)).unwrap_or(0);
         nodes[at].clone()
     }
 
-    async fn sleep(&self, duration: Duration) {
+    pub(crate) async fn sleep(&self, duration: Duration) {
         self.cluster.clock.sleep(duration).await;
     }
 
@@ -59,21 +64,23 @@ impl Chaos {
 
     async fn once(self, lot: u64) {
         match lot {
-            0..22 => self.crash().await,
-            22..34 => self.pause().await,
-            34..54 => self.cut().await,
-            54..66 => self.network_weather().await,
-            66..76 => self.bucket_weather().await,
-            76..81 => self.skew(),
-            81..87 => self.rolling().await,
-            87..90 => self.failing_sync(),
-            90..92 => self.slow_disk().await,
-            _ => self.lose_a_disk().await,
+            0..18 => self.crash().await,
+            18..28 => self.pause().await,
+            28..43 => self.cut().await,
+            43..53 => self.network_weather().await,
+            53..61 => self.bucket_weather().await,
+            61..65 => self.skew(),
+            65..70 => self.rolling().await,
+            70..73 => self.failing_sync(),
+            73..75 => self.slow_disk().await,
+            75..80 => self.lose_a_disk().await,
+            80..86 => Box::pin(self.change()).await,
+            _ => Box::pin(self.aim()).await,
         }
     }
 
-    fn down(&self) -> usize {
-        self.cluster.nodes.iter().filter(|node| !self.cluster.is_well(node)).count()
+    pub(crate) fn down(&self) -> usize {
+        self.cluster.present().filter(|node| !self.cluster.is_well(node)).count()
     }
 
     async fn crash(&self) {
@@ -102,7 +109,7 @@ impl Chaos {
 
     /// Cuts a node off, or a part of the cluster from the other, in one direction or in both.
     async fn cut(&self) {
-        let names: Vec<Name> = self.cluster.nodes.iter().map(|node| node.name.clone()).collect();
+        let names: Vec<Name> = self.cluster.present().map(|node| node.name.clone()).collect();
         let alone = self.any_node().name;
         let is_split = self.rng.below(3) == 0;
         let here: Vec<bool> = names
@@ -203,7 +210,7 @@ impl Chaos {
         usual_disk(&node);
     }
 
-    fn may_lose(&self, node: &Node) -> bool {
+    pub(crate) fn may_lose(&self, node: &Node) -> bool {
         let wipes = self.wipes.lock();
         match node.role {
             Role::Metastore => wipes.1 == 0,
@@ -240,7 +247,8 @@ impl Chaos {
         self.cluster.outside.network.mend();
         self.cluster.outside.network.set_weather(Weather::FINE);
         self.cluster.outside.store.set_weather(BucketWeather::FINE);
-        for node in &self.cluster.nodes {
+        let present: Vec<Node> = self.cluster.present().cloned().collect();
+        for node in &present {
             usual_disk(node);
             node.skew.set(0);
             if let Some(running) = self.cluster.running(node) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clew_catalog::{ReplicaId, State};
 use clew_node::config::{Bytes, Span};
-use clew_node::{Clock, Rng};
+use clew_node::rpc::{Channel, Pool};
+use clew_node::{Clock, Problem, Rng};
 use clew_raft::SimulatedDisk;
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -33,6 +34,8 @@ pub struct Shape {
     pub compactors: usize,
     /// Shards.
     pub shards: u32,
+    /// Ingesters, and as many compactors, that may join later on.
+    pub spares: usize,
 }
 
 impl Shape {
@@ -44,6 +47,7 @@ impl Shape {
         queriers: 2,
         compactors: 2,
         shards: 4,
+        spares: 1,
     };
 
     /// More shards.
@@ -52,10 +56,10 @@ impl Shape {
     fn roles(&self) -> impl Iterator<Item = (Role, usize)> {
         [
             (Role::Metastore, self.metastores),
-            (Role::Ingester, self.ingesters),
+            (Role::Ingester, self.ingesters + self.spares),
             (Role::Distributor, self.distributors),
             (Role::Querier, self.queriers),
-            (Role::Compactor, self.compactors),
+            (Role::Compactor, self.compactors + self.spares),
         ]
         .into_iter()
     }
@@ -76,6 +80,7 @@ pub(crate) fn settings(shape: &Shape) -> Settings {
     ingester.flush.age_max = Span::seconds(12);
     ingester.flush.zstd_level = 1;
     let querier = clew_querier::Config {
+        multitenancy_enabled: true,
         view_age_max: Span::seconds(10),
         query_timeout: Span::seconds(20),
         cache_bytes: Bytes::mebi(64),
@@ -105,6 +110,8 @@ pub(crate) struct Cluster {
     journal: Journal,
     rng: Rng,
     running: Mutex<BTreeMap<Name, Running>>,
+    /// Nodes that are no part of the cluster now.
+    absent: Mutex<BTreeSet<Name>>,
     /// Replicas whose disks are gone.
     wiped: Mutex<BTreeSet<ReplicaId>>,
     _folder: TempDir,
@@ -121,11 +128,15 @@ impl Cluster {
     ) -> std::io::Result<Cluster> {
         let folder = tempfile::tempdir()?;
         let mut nodes = Vec::new();
+        let mut absent = BTreeSet::new();
         for (role, count) in shape.roles() {
             for at in 0..count {
                 let name: Name = format!("{}-{at}", role.name()).into();
                 let own = folder.path().join(&*name);
                 std::fs::create_dir_all(&own)?;
+                if matches!(role, Role::Ingester | Role::Compactor) && at + shape.spares >= count {
+                    absent.insert(name.clone());
+                }
                 nodes.push(Node {
                     name,
                     role,
@@ -137,7 +148,8 @@ impl Cluster {
             }
         }
         let (running, wiped) = (Mutex::default(), Mutex::default());
-        Ok(Cluster { outside, nodes, clock, journal, rng, running, wiped, _folder: folder })
+        let absent = Mutex::new(absent);
+        Ok(Cluster { outside, nodes, clock, journal, rng, running, absent, wiped, _folder: folder })
     }
 
     /// Where clients reach the nodes of a role.
@@ -145,8 +157,37 @@ impl Cluster {
         self.of(role).map(Node::client_addr).collect()
     }
 
+    /// The nodes of a role that are part of the cluster.
     pub(crate) fn of(&self, role: Role) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(move |node| node.role == role)
+        self.present().filter(move |node| node.role == role)
+    }
+
+    /// The nodes that are part of the cluster, whether they run or not.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Node> {
+        let absent = self.absent.lock().clone();
+        self.nodes.iter().filter(move |node| !absent.contains(&node.name))
+    }
+
+    /// The nodes that are not.
+    pub(crate) fn absent(&self) -> Vec<Node> {
+        let absent = self.absent.lock();
+        self.nodes.iter().filter(|node| absent.contains(&node.name)).cloned().collect()
+    }
+
+    /// Makes a node part of the cluster, or no part of it any more.
+    pub(crate) fn set_absent(&self, node: &Node, is_absent: bool) {
+        let mut absent = self.absent.lock();
+        match is_absent {
+            true => absent.insert(node.name.clone()),
+            false => absent.remove(&node.name),
+        };
+    }
+
+    /// The way of a client to the metastore.
+    pub(crate) fn metastore(&self, from: &Name) -> Result<Channel, Problem> {
+        let pool = Pool::over(self.outside.network.connector(from));
+        let members = self.of(Role::Metastore).map(|node| pool.get(&node.rpc_addr()));
+        Ok(Channel::first_of(members.collect::<Result<_, _>>()?))
     }
 
     /// The process of a node, if it runs.
@@ -221,7 +262,7 @@ impl Cluster {
     /// Whether a disk may be lost without breaking a promise: all replicas of all shards are where they
     /// should be, and none of them is one whose disk was lost before.
     pub(crate) fn can_lose_a_disk(&self) -> bool {
-        if self.nodes.iter().any(|node| !self.is_well(node)) {
+        if self.present().any(|node| !self.is_well(node)) {
             return false;
         }
         let wiped = self.wiped.lock().clone();

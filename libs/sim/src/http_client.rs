@@ -10,6 +10,13 @@ use serde_json::Value;
 
 use crate::network::{Name, Network};
 
+const TENANT_HEADER: &str = "x-scope-orgid";
+
+/// What the tenant of a number is called.
+fn tenant_name(tenant: usize) -> String {
+    format!("tenant-{tenant}")
+}
+
 /// What came back.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
@@ -40,18 +47,30 @@ pub(crate) struct HttpClient {
 }
 
 impl HttpClient {
-    pub(crate) async fn get(&self, addr: &str, path: &str, limit: Duration) -> Option<Reply> {
-        self.send(addr, http::Request::get(path).body(Bytes::new()).ok()?, limit).await
+    /// Asks as a tenant.
+    pub(crate) async fn get(
+        &self,
+        addr: &str,
+        path: &str,
+        tenant: usize,
+        limit: Duration,
+    ) -> Option<Reply> {
+        let request = http::Request::get(path).header(TENANT_HEADER, tenant_name(tenant));
+        self.send(addr, request.body(Bytes::new()).ok()?, limit).await
     }
 
+    /// Sends JSON as a tenant.
     pub(crate) async fn post_json(
         &self,
         addr: &str,
         path: &str,
+        tenant: usize,
         body: Bytes,
         limit: Duration,
     ) -> Option<Reply> {
-        let request = http::Request::post(path).header("content-type", "application/json");
+        let request = http::Request::post(path)
+            .header(TENANT_HEADER, tenant_name(tenant))
+            .header("content-type", "application/json");
         self.send(addr, request.body(body).ok()?, limit).await
     }
 

@@ -53,15 +53,16 @@ impl Journal {
     #[allow(clippy::print_stderr, reason = "what a replay is for")]
     fn write(&self, event: Arguments<'_>, is_kept: bool) {
         let at = self.0.clock.monotonic();
-        let mut line = String::with_capacity(80);
-        // Writing into a text cannot fail.
-        let _ = write!(line, "{} {event}", Stamp(at));
         let mut state = self.0.state.lock();
         state.count += 1;
-        // FNV-1a: what matters is that equal courses are equal, on every machine.
-        for byte in line.as_bytes() {
-            state.hash = (state.hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        // Writing into a hash or a text cannot fail.
+        if !is_kept && !self.0.shows {
+            let _ = write!(Hashing(&mut state.hash), "{} {event}", Stamp(at));
+            return;
         }
+        let mut line = String::with_capacity(80);
+        let _ = write!(line, "{} {event}", Stamp(at));
+        let _ = Hashing(&mut state.hash).write_str(&line);
         if self.0.shows {
             eprintln!("{line}");
         }
@@ -99,6 +100,18 @@ impl Journal {
     /// The last events.
     pub(crate) fn last(&self) -> Vec<String> {
         self.0.state.lock().kept.iter().cloned().collect()
+    }
+}
+
+/// Text that only counts. FNV-1a: what matters is that equal courses are equal, on every machine.
+struct Hashing<'a>(&'a mut u64);
+
+impl std::fmt::Write for Hashing<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for byte in text.as_bytes() {
+            *self.0 = (*self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(())
     }
 }
 

@@ -11,8 +11,10 @@
 #![cfg(feature = "simulation")]
 
 mod actors;
+mod aimed;
 mod chaos;
 mod cluster;
+mod growth;
 mod http_client;
 mod invariants;
 mod journal;
@@ -20,6 +22,7 @@ mod ledger;
 mod network;
 mod node;
 mod planted;
+mod raft_link;
 mod run;
 mod time;
 

@@ -6,6 +6,10 @@ use std::time::Duration;
 use clap::Parser;
 use clew_sim::{Options, PLANTED, Report, Shape, run};
 
+// As in production; a sixth of the time is spent on memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Simulates a whole cluster under many seeds, and checks every promise.
 #[derive(Parser)]
 struct Args {

@@ -11,7 +11,7 @@ use clew_node::rpc::{Channel, Pool};
 use clew_node::{Clock, CpuTime, Deps, Metrics, Problem, Process, Rng, Stop, Tasks};
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
 use clew_proto::metastore::v1::{ApplyRequest, HeartbeatRequest};
-use clew_raft::{Host, LogStore, PeerServer, Peers, SimulatedDisk};
+use clew_raft::{Host, LogStore, SimulatedDisk};
 use clew_ring::NodeId;
 use clew_storage::Bucket;
 use clew_storage::simulated::SimulatedStore;
@@ -21,6 +21,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::inside::Inside;
 use crate::network::{Name, Network};
+use crate::raft_link::RaftLink;
 use crate::router::ClusterRouter;
 use crate::time::{NoProcessorTime, Skew, clock};
 use crate::{beat, topology};
@@ -234,8 +235,9 @@ impl Wiring {
         own.probe.lock().store = store.clone();
         let host = store.clone().map(|store| {
             let addresses = topology::addresses(topology.subscribe());
-            let peers = Peers::new(pool.clone(), addresses, deps.clock.clone());
-            Host::new(store, Arc::new(peers), deps.clone())
+            let (network, from) = (outside.network.clone(), node.name.clone());
+            let link = RaftLink { network, from, addresses, clock: deps.clock.clone() };
+            Host::new(store, Arc::new(link), deps.clone())
         });
         let bucket = Bucket::simulated(&outside.store, &node.name, &deps);
         let members = outside.settings.metastore.members.clone();
@@ -274,14 +276,12 @@ impl Wiring {
         let inside = Inside::new();
         let network = &self.outside.network;
         let own = self.own.process.clone();
-        if self.host.is_some() {
+        if let Some(host) = &self.host {
             let (addr, name) = (self.node.rpc_addr(), self.node.name.clone());
-            network.serve(addr, name, own.clone(), inside.router());
+            network.serve(addr.clone(), name.clone(), own.clone(), inside.router());
+            network.serve_raft(addr, name, own.clone(), host.clone());
         }
         let mut routes = RoutesBuilder::default();
-        if let Some(host) = &self.host {
-            routes.add_service(PeerServer::server(host.clone()));
-        }
         let here = self.metastore(&inside, &mut routes).await?;
         let (metastore, watched) = match here {
             Some(here) => (here.clone(), vec![here]),
@@ -449,7 +449,7 @@ impl Wiring {
             Role::Metastore | Role::Ingester => return Ok(()),
             Role::Distributor => {
                 let parts =
-                    clew_distributor::Parts { router: router(), multitenancy_enabled: false };
+                    clew_distributor::Parts { router: router(), multitenancy_enabled: true };
                 let built = settings.distributor.build(self.deps.clone(), parts);
                 built.map_err(|error| error.to_string())?.http_router()
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_catalog::{ObjectKey, State};
+use clew_node::rpc::Channel;
 use clew_node::{Process, Rng, Stop};
 use clew_storage::simulated::SimulatedStore;
 use parking_lot::Mutex;
@@ -14,9 +15,12 @@ use crate::cluster::{Cluster, Shape, settings};
 use crate::http_client::HttpClient;
 use crate::invariants::Rules;
 use crate::journal::Journal;
-use crate::ledger::{GROUP, Ledger};
+use crate::ledger::Ledger;
 use crate::network::{Name, Network};
 use crate::node::{Node, Outside, Role, outside_clock};
+
+/// Tenants that write.
+const TENANTS: usize = 2;
 
 /// How often the rules are checked.
 const STEP: Duration = Duration::from_millis(500);
@@ -123,7 +127,8 @@ async fn simulate(options: &Options) -> std::io::Result<Report> {
         queriers: cluster.addrs(Role::Querier),
         tally: Arc::default(),
     };
-    let mut scene = Scene { cluster, actors, journal, rules: Rules::new(), clock };
+    let metastore = cluster.metastore(&actors.client.name).map_err(std::io::Error::other)?;
+    let mut scene = Scene { cluster, actors, journal, metastore, rules: Rules::new(), clock };
     scene.play(options, &fork).await;
     let done = scene.summary();
     scene.cluster.end_all().await;
@@ -145,16 +150,17 @@ struct Scene {
     cluster: Arc<Cluster>,
     actors: Actors,
     journal: Journal,
+    metastore: Channel,
     rules: Rules,
     clock: clew_node::Clock,
 }
 
 impl Scene {
     async fn play(&mut self, options: &Options, fork: &impl Fn() -> Rng) {
-        for node in &self.cluster.nodes {
+        for node in self.cluster.present() {
             self.cluster.start(node);
         }
-        let together = |scene: &Scene| scene.cluster.nodes.iter().all(|n| scene.cluster.is_well(n));
+        let together = |scene: &Scene| scene.cluster.present().all(|n| scene.cluster.is_well(n));
         if !self.steps(BEGIN_MAX, together).await {
             let late: Vec<&str> = self.late().iter().map(|node| &*node.name).collect();
             self.journal.violation("start", format_args!("not there: {}", late.join(",")));
@@ -163,10 +169,11 @@ impl Scene {
         self.journal.note(format_args!("the cluster has come together"));
         let (clients, stop) = (Process::new(fork()), Stop::new());
         let with = |rng| Actors { rng, ..self.actors.clone() };
-        for _ in 0..2 {
-            clients.spawn(with(fork()).write(700, stop.clone()));
+        for tenant in 0..TENANTS {
+            clients.spawn(with(fork()).write(tenant, 700, stop.clone()));
             clients.spawn(with(fork()).read(stop.clone()));
             clients.spawn(with(fork()).search(stop.clone()));
+            clients.spawn(with(fork()).delete(tenant, stop.clone()));
         }
         let chaos = Chaos {
             cluster: self.cluster.clone(),
@@ -174,11 +181,14 @@ impl Scene {
             rng: fork(),
             process: Process::new(fork()),
             wipes: Arc::new(Mutex::new((0, 0))),
+            metastore: self.metastore.clone(),
+            has_grown: Arc::default(),
         };
         let harm = Box::pin(chaos.clone().run());
         drop(chaos.process.spawn(harm));
         self.steps(options.chaos, |_| false).await;
         chaos.end().await;
+        chaos.end_drains().await;
         if !self.journal.is_clean() {
             return;
         }
@@ -196,7 +206,7 @@ impl Scene {
     }
 
     fn late(&self) -> Vec<&Node> {
-        self.cluster.nodes.iter().filter(|node| !self.cluster.is_well(node)).collect()
+        self.cluster.present().filter(|node| !self.cluster.is_well(node)).collect()
     }
 
     /// Lets time pass, checking every rule at each step; until something is broken, `is_enough` says
@@ -246,7 +256,7 @@ impl Scene {
                 return;
             }
         }
-        for group in 0..self.actors.ledger.len().div_ceil(GROUP) {
+        for group in 0..self.actors.ledger.groups() {
             for kind in 0..QUERIES {
                 let mut complete = false;
                 for attempt in 0..LAST_ATTEMPTS {
@@ -332,6 +342,7 @@ impl Scene {
             searches_complete,
             searches_partial,
             searches_failed,
+            deleted,
         } = *self.actors.tally.lock();
         let catalog = self.cluster.newest(|state| (state.revision(), state.objects().len()));
         let (traces, spans) = (self.actors.ledger.len(), self.actors.ledger.acked_spans());
@@ -339,7 +350,7 @@ impl Scene {
             "{batches_acked} batches acked, {batches_given_up} given up, {traces} traces, {spans} spans acked; \
              reads {reads_complete}/{reads_partial}/{reads_failed}, \
              searches {searches_complete}/{searches_partial}/{searches_failed} \
-             (complete/partial/failed); catalog {catalog:?}"
+             (complete/partial/failed); {deleted} traces deleted; catalog {catalog:?}"
         )
     }
 }

@@ -13,6 +13,7 @@ use clew_node::{Clock, Deps, Rng};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::backend::{Backend, Creation, Listed, Read, Span};
 use crate::bucket::Bucket;
@@ -60,6 +61,8 @@ struct Content {
     deleted: BTreeSet<String>,
     /// Reads of those.
     missed: Vec<(String, String)>,
+    /// Who has stored an object last.
+    created: watch::Sender<String>,
     weather: Weather,
 }
 
@@ -69,6 +72,7 @@ impl Default for SimulatedStore {
             objects: BTreeMap::new(),
             deleted: BTreeSet::new(),
             missed: Vec::new(),
+            created: watch::Sender::default(),
             weather: Weather::FINE,
         })))
     }
@@ -84,6 +88,12 @@ impl SimulatedStore {
     pub fn sizes(&self) -> BTreeMap<String, u64> {
         let content = self.0.lock();
         content.objects.iter().map(|(key, (body, _))| (key.clone(), body.len() as u64)).collect()
+    }
+
+    /// Tells of every object that is stored by whom, at the moment that it is there: its creator may
+    /// not know yet.
+    pub fn created(&self) -> watch::Receiver<String> {
+        self.0.lock().created.subscribe()
     }
 
     /// Who read what had been deleted, since this was asked last: name and key.
@@ -161,6 +171,7 @@ impl Backend for Link {
                 return Ok(Creation::Existed);
             }
             content.objects.insert(key.to_owned(), (body, now));
+            content.created.send_replace(self.name.clone());
             Ok(Creation::Created)
         })
         .await

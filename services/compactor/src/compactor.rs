@@ -13,6 +13,7 @@ use clew_storage::Bucket;
 use futures::future::join_all;
 use tokio::sync::watch;
 
+use crate::marks::LastRing;
 use crate::metastore::Metastore;
 use crate::metrics::CompactorMetrics;
 use crate::throttle::Throttle;
@@ -44,6 +45,7 @@ pub(crate) struct Worker {
     pub(crate) topology: watch::Receiver<SharedTopology>,
     pub(crate) throttle: Throttle,
     pub(crate) metrics: CompactorMetrics,
+    pub(crate) rings: LastRing,
     node: NodeId,
 }
 
@@ -65,6 +67,7 @@ impl Config {
             deps,
             bucket,
             topology,
+            rings: LastRing::default(),
             node,
         };
         Ok(Compactor { worker: Arc::new(worker) })

@@ -106,6 +106,7 @@ impl Worker {
             bucket: &self.bucket,
             throttle: &self.throttle,
             metrics: &self.metrics,
+            rings: &self.rings,
             heritage: &heritage,
         };
         let mut removed = BTreeMap::new();
@@ -223,7 +224,8 @@ async fn merge_tenant(
     if opened.is_empty() {
         return Ok(());
     }
-    let elsewhere = Elsewhere::look(context.bucket, spec, topology, tenant).await;
+    let elsewhere = Elsewhere::look(context.bucket, context.rings, spec, topology, tenant);
+    let elsewhere = elsewhere.await;
     let mut merge = TenantMerge::new(context, spec, terms, opened, elsewhere)?;
     while let Some(block) = Box::pin(merge.next(context, spec, removed)).await? {
         output.put(terms, block).await?;

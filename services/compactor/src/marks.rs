@@ -10,10 +10,25 @@ use std::sync::Arc;
 use clew_block::TraceFilter;
 use clew_catalog::{JobSpec, SharedTopology};
 use clew_model::{TenantId, TraceId};
-use clew_ring::{Ring, ShardId, TenantRing};
+use clew_ring::{MapGeneration, Ring, ShardId, TenantRing};
 use clew_storage::Bucket;
+use parking_lot::Mutex;
 
 use crate::pages::InputBlock;
+
+/// The ring of the map that was looked at last: it takes a while to make, and jobs are many.
+#[derive(Default)]
+pub(crate) struct LastRing(Mutex<Option<Ring>>);
+
+impl LastRing {
+    fn of(&self, map: &Arc<MapGeneration>) -> Ring {
+        let mut last = self.0.lock();
+        match last.as_ref().filter(|ring| ring.map() == &**map) {
+            Some(ring) => ring.clone(),
+            None => last.insert(Ring::new(Arc::clone(map))).clone(),
+        }
+    }
+}
 
 /// What is known about the other places of one tenant's traces.
 pub(crate) struct Elsewhere {
@@ -31,6 +46,7 @@ impl Elsewhere {
     /// Reads the filters of the blocks around those of a job, if the job has marked traces.
     pub(crate) async fn look(
         bucket: &Bucket,
+        rings: &LastRing,
         spec: &JobSpec,
         topology: &SharedTopology,
         tenant: &TenantId,
@@ -58,8 +74,8 @@ impl Elsewhere {
                 }
             }
         }
-        let ring = Ring::new(Arc::clone(&generation.map));
-        let home = ring.tenant(tenant, generation.map.shards().len());
+        let count = generation.map.shards().len();
+        let home = rings.of(&generation.map).tenant(tenant, count);
         Elsewhere { shard, known: Some(Known { home, filters }) }
     }
 

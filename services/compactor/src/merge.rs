@@ -16,7 +16,7 @@ use clew_node::Deps;
 use clew_storage::Bucket;
 use futures::future::try_join_all;
 
-use crate::marks::Elsewhere;
+use crate::marks::{Elsewhere, LastRing};
 use crate::metrics::CompactorMetrics;
 use crate::pages::{InputBlock, StoredPage, damaged};
 use crate::throttle::Throttle;
@@ -29,6 +29,7 @@ pub(crate) struct Context<'a> {
     pub(crate) bucket: &'a Bucket,
     pub(crate) throttle: &'a Throttle,
     pub(crate) metrics: &'a CompactorMetrics,
+    pub(crate) rings: &'a LastRing,
     /// What the blocks of the job say about where they come from.
     pub(crate) heritage: &'a Heritage,
 }
