@@ -42,7 +42,7 @@ release: system ## Build the binary as it is shipped (slower build, faster progr
 	cargo build --locked --release -p clew --bin clew
 
 .PHONY: test
-test: unit e2e deploy-test ## Run every test
+test: unit sim-test e2e deploy-test ## Run every test
 
 .PHONY: unit
 unit: system ## Run the tests of the crates
@@ -115,6 +115,7 @@ chaos: system python ## Harm a cluster under load in every way there is (SEED=7 
 	CLEW_BINARY=$(CLEW) $(PYTHON) services/clew/tests/e2e/chaos.py --seed $(SEED) --minutes $(MINUTES)
 
 SEEDS ?= 50
+JOBS ?= $(shell nproc)
 # A build of its own: tokio's dice are seeded there, there is no RocksDB in it, and it is optimised,
 # since a seed costs nothing but processor time.
 SIM_CARGO = CARGO_TARGET_DIR=$(CACHE)/target-sim RUSTFLAGS="--cfg tokio_unstable" \
@@ -123,7 +124,11 @@ SIM = $(SIM_CARGO) run --locked --quiet -p clew-sim --features simulation --
 
 .PHONY: sim
 sim: system ## Simulate a whole cluster under many seeds (SEEDS=50), or show one (SEED=7)
-	$(SIM) $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+	$(SIM) $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--seeds $(SEEDS) --jobs $(JOBS)) $(ARGS)
+
+.PHONY: sim-test
+sim-test: system ## Simulate a cluster under a few seeds, and that a seed gives one course
+	$(SIM_CARGO) test --locked --quiet -p clew-sim --features simulation
 
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing

@@ -129,6 +129,9 @@ impl ShardState {
         if state.watermark > state.applied {
             return Err(Error::corrupt("shard state", "the watermark is ahead"));
         }
+        if state.memberships.last().is_some_and(|last| *last.log_id() > state.applied) {
+            return Err(Error::corrupt("shard state", "its members were decided later"));
+        }
         Ok(state)
     }
 }

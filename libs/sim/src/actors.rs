@@ -277,7 +277,7 @@ impl Actors {
 
     /// Searches until `stop`.
     pub(crate) async fn search(self, stop: Stop) {
-        while stop.or(self.client.clock.sleep(self.millis(200, 1_500))).await.is_some() {
+        while stop.or(self.client.clock.sleep(self.millis(300, 2_500))).await.is_some() {
             let count = self.ledger.groups();
             if count == 0 {
                 continue;

@@ -229,7 +229,7 @@ impl Chaos {
             self.sleep(self.millis(0, 2_000)).await;
             self.pause_now(&node);
             self.cluster.outside.store.set_weather(clew_storage::simulated::Weather::FINE);
-            self.sleep(self.millis(10_500, 25_000)).await;
+            self.sleep(self.millis(16_000, 30_000)).await;
             self.resume_now(&node);
         }
         self.cluster.outside.store.set_weather(clew_storage::simulated::Weather::FINE);

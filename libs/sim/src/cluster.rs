@@ -39,19 +39,19 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// What seeds are run with mostly: enough of everything, and quick.
-    pub const SMALL: Shape = Shape {
+    /// What seeds are run with: enough of everything.
+    pub const USUAL: Shape = Shape {
         metastores: 3,
         ingesters: 4,
         distributors: 2,
         queriers: 2,
         compactors: 2,
-        shards: 4,
+        shards: 16,
         spares: 1,
     };
 
-    /// More shards.
-    pub const LARGE: Shape = Shape { shards: 16, ..Shape::SMALL };
+    /// Fewer shards, so that more happens to each.
+    pub const SMALL: Shape = Shape { shards: 4, ..Shape::USUAL };
 
     fn roles(&self) -> impl Iterator<Item = (Role, usize)> {
         [

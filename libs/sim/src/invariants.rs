@@ -5,6 +5,7 @@ mod bucket;
 mod grace;
 mod history;
 mod purge;
+mod spans;
 mod tiling;
 mod watermark;
 
@@ -45,6 +46,7 @@ impl Rules {
             Box::new(bucket::ListedIsThere),
             Box::new(purge::PurgedIsFlushed),
             Box::new(grace::ReadIsThere),
+            Box::<spans::NotMoreThanFlushed>::default(),
         ];
         Rules { rules, newest: 0 }
     }

@@ -1,10 +1,11 @@
 //! Runs seeds, or one again with its events.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use clew_sim::{Options, PLANTED, Report, Shape, run};
+use clew_sim::{Options, PLANTED, Planted, Report, Shape, run};
 
 // As in production; a sixth of the time is spent on memory.
 #[global_allocator]
@@ -25,9 +26,12 @@ struct Args {
     /// How long things go wrong in each run, in virtual seconds.
     #[arg(long, default_value_t = 180)]
     seconds: u64,
-    /// Sixteen shards rather than four.
+    /// Four shards rather than sixteen.
     #[arg(long)]
-    large: bool,
+    small: bool,
+    /// How many seeds to run at the same time, each in a thread.
+    #[arg(long, default_value_t = 1)]
+    jobs: u64,
     /// Runs every seed twice and compares.
     #[arg(long)]
     twice: bool,
@@ -54,7 +58,7 @@ fn main() -> ExitCode {
     let options = |seed, shows| Options {
         seed,
         chaos: Duration::from_secs(args.seconds),
-        shape: if args.large { Shape::LARGE } else { Shape::SMALL },
+        shape: if args.small { Shape::SMALL } else { Shape::USUAL },
         shows,
         planted: args.planted.clone(),
     };
@@ -64,25 +68,29 @@ fn main() -> ExitCode {
     if let Some(seed) = args.seed {
         return show(&run(&options(seed, true)), false);
     }
-    let mut failed = 0;
-    for seed in args.from..args.from.saturating_add(args.seeds) {
-        let report = run(&options(seed, false));
-        if args.twice && report.as_ref().ok() != run(&options(seed, false)).as_ref().ok() {
-            say(&format!("seed {seed} has two courses"));
-            failed += 1;
-        }
-        if show(&report, true) != ExitCode::SUCCESS {
-            failed += 1;
-            if args.planted.is_some() {
-                return ExitCode::SUCCESS;
+    if args.planted.is_some() {
+        return plant(&args, &options);
+    }
+    let failed = AtomicU64::new(0);
+    let next = AtomicU64::new(args.from);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= args.from.saturating_add(args.seeds) {
+                return;
+            }
+            let report = run(&options(seed, false));
+            if args.twice && report.as_ref().ok() != run(&options(seed, false)).as_ref().ok() {
+                say(&format!("seed {seed} has two courses"));
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+            if show(&report, true) != ExitCode::SUCCESS {
+                failed.fetch_add(1, Ordering::Relaxed);
             }
         }
-    }
-    if args.planted.is_some() {
-        say("the planted defect was not found");
-        return ExitCode::FAILURE;
-    }
-    match failed {
+    };
+    std::thread::scope(|threads| (0..args.jobs.max(1)).for_each(|_| drop(threads.spawn(work))));
+    match failed.into_inner() {
         0 => ExitCode::SUCCESS,
         count => {
             say(&format!("{count} seeds failed; replay one with: make sim SEED=…"));
@@ -91,12 +99,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs seeds until one notices the defect that is planted.
+fn plant(args: &Args, options: &impl Fn(u64, bool) -> Options) -> ExitCode {
+    for seed in args.from..args.from.saturating_add(args.seeds) {
+        if show(&run(&options(seed, false)), true) != ExitCode::SUCCESS {
+            return ExitCode::SUCCESS;
+        }
+    }
+    say("the planted defect was not found");
+    ExitCode::FAILURE
+}
+
 /// A table in Markdown of the planted defects.
 fn table(args: &Args, options: &impl Fn(u64, bool) -> Options) -> ExitCode {
     let mut missed = 0;
     say("| defect | found by | rule | seed |");
     say("|---|---|---|---|");
-    for (name, what) in PLANTED {
+    for Planted { name, what, .. } in PLANTED {
         let planted = Some(name.to_owned());
         let mut seeds = args.from..args.from.saturating_add(args.seeds);
         let found = seeds.find_map(|seed| {

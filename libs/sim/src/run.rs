@@ -56,7 +56,7 @@ impl Options {
     /// The usual run of a seed.
     pub fn of(seed: u64) -> Options {
         let chaos = Duration::from_secs(180);
-        Options { seed, chaos, shape: Shape::SMALL, shows: false, planted: None }
+        Options { seed, chaos, shape: Shape::USUAL, shows: false, planted: None }
     }
 }
 

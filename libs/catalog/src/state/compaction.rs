@@ -60,10 +60,8 @@ impl State {
         if self.jobs.len() >= JOBS_MAX {
             return Err(full("compaction jobs", JOBS_MAX as u64));
         }
-        if !planted("bug::commit_without_lease") {
-            for job in holders {
-                self.give_up_silent(job);
-            }
+        for job in holders {
+            self.give_up_silent(job);
         }
         let job = JobId(self.revision);
         self.busy.extend(inputs.iter().map(|key| (*key, job)));
@@ -93,6 +91,15 @@ impl State {
 
     fn end_job(&mut self, job: JobId) -> Option<Job> {
         let job = self.jobs.remove(&job)?;
+        for key in &job.inputs {
+            self.busy.remove(key);
+        }
+        Some(job)
+    }
+
+    /// A planted defect: others may take the inputs, and the job may commit all the same.
+    fn free_inputs(&mut self, job: JobId) -> Option<Job> {
+        let job = self.jobs.get(&job)?.clone();
         for key in &job.inputs {
             self.busy.remove(key);
         }
@@ -215,9 +222,11 @@ impl State {
     }
 
     pub(super) fn abandon_job(&mut self, command: AbandonJob) -> Outcome {
-        let Some(job) = self.end_job(command.job) else {
-            return Outcome::Job(JobOutcome::Superseded);
+        let ended = match planted("bug::commit_without_lease") {
+            true => self.free_inputs(command.job),
+            false => self.end_job(command.job),
         };
+        let Some(job) = ended else { return Outcome::Job(JobOutcome::Superseded) };
         for Striking { object, count, reason } in command.strikes {
             if job.inputs.contains(&object) {
                 self.strike(object, count, reason);

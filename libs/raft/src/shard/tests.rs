@@ -124,3 +124,14 @@ proptest! {
         let _ = ShardState::decode(bytes.into());
     }
 }
+
+#[test]
+fn members_of_a_later_entry_are_refused() {
+    let mut state = ShardState::default();
+    for entry in log(vec![Step::Data, Step::Members(2)]) {
+        state.apply(entry);
+    }
+    assert!(ShardState::decode(state.encode().into()).is_ok());
+    state.applied = Some(id(1, 1));
+    assert!(ShardState::decode(state.encode().into()).is_err());
+}
