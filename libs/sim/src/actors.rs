@@ -186,7 +186,8 @@ impl Actors {
                         let to = self.pick(&self.distributors);
                         let body = batch.body.clone();
                         let tenant = batch.tenant;
-                        let sent = self.client.post_json(to, "/v1/traces", tenant, body, ANSWER_MAX);
+                        let sent =
+                            self.client.post_json(to, "/v1/traces", tenant, body, ANSWER_MAX);
                         drop(sent.await);
                     }
                     return;
@@ -215,7 +216,9 @@ impl Actors {
                 _ => self.rng.below(count),
             };
             let index = usize::try_from(count - 1 - back).unwrap_or(0);
-            if self.rng.below(20) == 0 && stop.or(self.peep(index, self.pick(&self.queriers))).await.is_none() {
+            if self.rng.below(20) == 0
+                && stop.or(self.peep(index, self.pick(&self.queriers))).await.is_none()
+            {
                 return;
             }
             if stop.or(self.read_one(index, self.pick(&self.queriers))).await.is_none() {

@@ -138,12 +138,8 @@ impl Chaos {
     /// While one replica lags, one of the two that have everything loses its disk, and the other
     /// stands still: what is left must not pass for a majority.
     async fn lose_the_disk_of_a_majority(&self) {
-        let able = || {
-            let holders = self.holders()?;
-            (self.cluster.can_lose_a_disk() && self.may_lose(&holders.leader)).then_some(holders)
-        };
-        let Some(holders) = self.moment(able).await else { return };
-        self.wipes.lock().0 += 1;
+        let _one = self.losing.lock().await;
+        let Some(holders) = self.moment(|| self.may_lose_one()).await else { return };
         let [lags, loses] = &holders.others[..2] else { return };
         self.journal.note(format_args!(
             "shard {}: {} lags, {} loses its disk",
@@ -152,33 +148,45 @@ impl Chaos {
         let ingesters: Vec<&Node> = self.cluster.of(Role::Ingester).collect();
         self.set_cut(lags, &ingesters, true);
         self.sleep(self.millis(2_000, 6_000)).await;
-        self.pause_now(&holders.leader);
-        self.cluster.crash(loses).await;
-        self.cluster.wipe(loses);
+        // Much may have happened meanwhile.
+        let can_lose = self.cluster.can_lose_a_disk();
+        if can_lose {
+            self.wipes.lock().0 += 1;
+            self.pause_now(&holders.leader);
+            self.cluster.crash(loses).await;
+            self.cluster.wipe(loses);
+        }
         self.set_cut(lags, &ingesters, false);
-        self.cluster.start(loses);
-        self.sleep(self.millis(3_000, 8_000)).await;
-        self.resume_now(&holders.leader);
+        if can_lose {
+            self.cluster.start(loses);
+            self.sleep(self.millis(3_000, 8_000)).await;
+            self.resume_now(&holders.leader);
+        }
+    }
+
+    /// Holders of a shard when one of them may lose its disk.
+    fn may_lose_one(&self) -> Option<Holders> {
+        let holders = self.holders()?;
+        (self.cluster.can_lose_a_disk() && self.may_lose(&holders.leader)).then_some(holders)
     }
 
     /// A replica lags until its log was purged elsewhere, while another one loses its disk: it is
     /// brought up by a snapshot that was made while the members changed.
     async fn lag_while_members_change(&self) {
-        let able = || {
-            let holders = self.holders()?;
-            (self.cluster.can_lose_a_disk() && self.may_lose(&holders.leader)).then_some(holders)
-        };
-        let Some(holders) = self.moment(able).await else { return };
-        self.wipes.lock().0 += 1;
+        let _one = self.losing.lock().await;
+        let Some(holders) = self.moment(|| self.may_lose_one()).await else { return };
         let [lags, loses] = &holders.others[..2] else { return };
         self.journal.note(format_args!("shard {}: {} lags long", holders.shard.0, lags.name));
         let ingesters: Vec<&Node> = self.cluster.of(Role::Ingester).collect();
         self.set_cut(lags, &ingesters, true);
         self.sleep(self.millis(8_000, 16_000)).await;
-        self.cluster.crash(loses).await;
-        self.cluster.wipe(loses);
-        self.cluster.start(loses);
-        self.sleep(self.millis(500, 8_000)).await;
+        if self.cluster.can_lose_a_disk() {
+            self.wipes.lock().0 += 1;
+            self.cluster.crash(loses).await;
+            self.cluster.wipe(loses);
+            self.cluster.start(loses);
+            self.sleep(self.millis(500, 8_000)).await;
+        }
         self.set_cut(lags, &ingesters, false);
         self.sleep(self.millis(100, 3_000)).await;
         self.cluster.crash(lags).await;

@@ -31,6 +31,8 @@ pub(crate) struct Chaos {
     /// What its tasks belong to, so that they end with it.
     pub(crate) process: Process,
     pub(crate) wipes: Arc<Mutex<(usize, usize)>>,
+    /// Held while a disk is lost: one at a time.
+    pub(crate) losing: Arc<tokio::sync::Mutex<()>>,
     /// The way to the metastore, for orders.
     pub(crate) metastore: Channel,
     /// Whether there are more shards already.
@@ -64,17 +66,17 @@ impl Chaos {
 
     async fn once(self, lot: u64) {
         match lot {
-            0..18 => self.crash().await,
-            18..28 => self.pause().await,
-            28..43 => self.cut().await,
-            43..53 => self.network_weather().await,
-            53..61 => self.bucket_weather().await,
-            61..65 => self.skew(),
-            65..70 => self.rolling().await,
-            70..73 => self.failing_sync(),
-            73..75 => self.slow_disk().await,
-            75..80 => self.lose_a_disk().await,
-            80..86 => Box::pin(self.change()).await,
+            0..16 => self.crash().await,
+            16..25 => self.pause().await,
+            25..39 => self.cut().await,
+            39..48 => self.network_weather().await,
+            48..55 => self.bucket_weather().await,
+            55..59 => self.skew(),
+            59..64 => self.rolling().await,
+            64..67 => self.failing_sync(),
+            67..69 => self.slow_disk().await,
+            69..73 => self.lose_a_disk().await,
+            73..80 => Box::pin(self.change()).await,
             _ => Box::pin(self.aim()).await,
         }
     }
@@ -221,6 +223,7 @@ impl Chaos {
 
     async fn lose_a_disk(&self) {
         let node = self.any_node();
+        let _one = self.losing.lock().await;
         // The moment may come when other harm is over.
         let mut looks = 0;
         while !self.may_lose(&node) || !self.cluster.can_lose_a_disk() {

@@ -29,10 +29,8 @@ impl Transport for RaftLink {
         group: GroupId,
         request: Bytes,
     ) -> Result<Bytes, Error> {
-        let unreachable = |reason: &str| Error::Unreachable {
-            target: target.clone(),
-            reason: reason.to_owned(),
-        };
+        let unreachable =
+            |reason: &str| Error::Unreachable { target: target.clone(), reason: reason.to_owned() };
         let addr = (self.addresses)(group, target);
         let addr = addr.ok_or_else(|| unreachable("its address is not known"))?;
         let call = self.network.call_raft(&self.from, &addr, group, request);

@@ -181,6 +181,7 @@ impl Scene {
             rng: fork(),
             process: Process::new(fork()),
             wipes: Arc::new(Mutex::new((0, 0))),
+            losing: Arc::default(),
             metastore: self.metastore.clone(),
             has_grown: Arc::default(),
         };

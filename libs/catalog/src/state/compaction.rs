@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use clew_model::{TenantId, planted};
+use clew_model::{TenantId, UnixNanos, planted};
 use clew_ring::ShardId;
 
 use super::members::full;
@@ -99,11 +99,12 @@ impl State {
 
     /// A planted defect: others may take the inputs, and the job may commit all the same.
     fn free_inputs(&mut self, job: JobId) -> Option<Job> {
-        let job = self.jobs.get(&job)?.clone();
+        let job = self.jobs.get_mut(&job)?;
+        job.expires_at = UnixNanos(u64::MAX);
         for key in &job.inputs {
             self.busy.remove(key);
         }
-        Some(job)
+        Some(job.clone())
     }
 
     fn strike(&mut self, key: ObjectKey, count: u32, reason: String) {
