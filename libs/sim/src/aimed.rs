@@ -112,27 +112,37 @@ impl Chaos {
 
     /// A leader stands still until another one has taken over. Then one that voted for that crashes and
     /// starts again, and the old leader wakes up while the new one stands still: the vote that was
-    /// given decides whom it follows.
+    /// given decides whom it follows. Some have not heard of the new leader and still write to the old.
     async fn wake_an_old_leader(&self) {
         let Some(holders) = self.moment(|| self.all_well().then(|| self.holders())?).await else {
             return;
         };
         self.journal.note(format_args!("an old leader of shard {}", holders.shard.0));
+        self.set_deaf(Role::Distributor, true);
         self.pause_now(&holders.leader);
         self.sleep(self.millis(ELECTED.0, ELECTED.1)).await;
         let (new, voters): (Vec<&Node>, Vec<&Node>) =
             holders.others.iter().partition(|node| self.leads(node, holders.shard));
         if let (Some(new), Some(voter)) = (new.first(), voters.first()) {
-            self.sleep(self.millis(0, 3_000)).await;
+            self.sleep(self.millis(1_000, 4_000)).await;
             self.pause_now(new);
             self.cluster.crash(voter).await;
             self.cluster.start(voter);
             self.sleep(self.millis(0, 300)).await;
             self.resume_now(&holders.leader);
-            self.sleep(self.millis(500, 4_000)).await;
+            self.sleep(self.millis(2_000, 5_000)).await;
             self.resume_now(new);
         }
         self.resume_now(&holders.leader);
+        self.set_deaf(Role::Distributor, false);
+    }
+
+    /// Lets the first node of a role not hear what is new, or hear it again.
+    fn set_deaf(&self, role: Role, deaf: bool) {
+        let Some(node) = self.cluster.of(role).next() else { return };
+        for member in self.cluster.of(Role::Metastore) {
+            self.cluster.outside.network.set_held(&member.name, &node.name, deaf);
+        }
     }
 
     /// While one replica lags, one of the two that have everything loses its disk, and the other
@@ -250,20 +260,10 @@ impl Chaos {
         self.journal.note(format_args!("{} is cut off from its peers", holders.leader.name));
         let ingesters: Vec<&Node> = self.cluster.of(Role::Ingester).collect();
         self.set_cut(&holders.leader, &ingesters, true);
-        // Some do not hear of the new leader at first.
-        let members: Vec<&Node> = self.cluster.of(Role::Metastore).collect();
-        let deaf: Vec<&Node> = self.cluster.of(Role::Querier).take(1).collect();
-        for member in &members {
-            for querier in &deaf {
-                self.cluster.outside.network.set_held(&member.name, &querier.name, true);
-            }
-        }
+        // One does not hear of the new leader at first.
+        self.set_deaf(Role::Querier, true);
         self.sleep(self.millis(3_000, 12_000)).await;
-        for member in &members {
-            for querier in &deaf {
-                self.cluster.outside.network.set_held(&member.name, &querier.name, false);
-            }
-        }
+        self.set_deaf(Role::Querier, false);
         self.set_cut(&holders.leader, &ingesters, false);
     }
 

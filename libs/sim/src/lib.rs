@@ -39,5 +39,5 @@ mod router;
 mod topology;
 
 pub use cluster::Shape;
-pub use planted::{PLANTED, Planted};
+pub use planted::{PLANTED, WITHIN};
 pub use run::{Options, Report, run};
