@@ -161,7 +161,8 @@ type Answer<T> = Result<tonic::Response<T>, Status>;
 
 fn failure_of(status: Status) -> AppendFailure {
     let Problem { kind, reason, message, retry_after } = Problem::from(status);
-    let retry_after_millis = retry_after.map_or(0, |delay| delay.as_millis() as u64);
+    let retry_after_millis =
+        retry_after.map_or(0, |delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
     AppendFailure { kind: kind.as_str().to_owned(), reason, message, retry_after_millis }
 }
 
