@@ -285,7 +285,9 @@ fn compaction(criterion: &mut Criterion) {
         .chunks(workload.requests.len().div_ceil(16))
         .map(|requests| {
             let mut table = SpanTable::new(7);
-            requests.iter().for_each(|request| drop(table.push(request).unwrap()));
+            for request in requests {
+                table.push(request).unwrap();
+            }
             block_of(&table)
         })
         .collect();

@@ -235,8 +235,10 @@ impl Merge {
     fn collect(&mut self, mut current: Current) -> Current {
         for (at, input) in self.inputs.iter_mut().enumerate() {
             let Some(page) = &input.page else { continue };
-            while let Some((_, part)) = input.parts.pop_front_if(|(id, _)| *id == current.id) {
-                current.fragments.push(Fragment { input: at, page: Arc::clone(page), part });
+            while let Some((_, part)) = input.parts.front().filter(|(id, _)| *id == current.id) {
+                let fragment = Fragment { input: at, page: Arc::clone(page), part: *part };
+                current.fragments.push(fragment);
+                input.parts.pop_front();
             }
         }
         current
