@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clew_block::{
-    Block, BlockMeta, BlockOptions, BlockSearch, Heritage, Origin, SearchSections, SpanTable,
-    TableRows, write_block,
+    Block, BlockMeta, BlockOptions, BlockSearch, BlockWriter, Heritage, Merge, MergeStep, Origin,
+    SearchSections, SpanTable, TableRows, TraceMarks, write_block,
 };
 use clew_loadtest::workload::{DataSet, GENERATOR_VERSION, Wave};
 use clew_model::otlp::{ScanLimits, scan};
@@ -102,15 +102,45 @@ impl Workload {
     }
 }
 
-fn block_of(table: &SpanTable) -> Bytes {
-    let rows = [TableRows { table, rows_max: u32::MAX }];
-    let meta = BlockMeta {
+fn meta() -> BlockMeta {
+    BlockMeta {
         tenant: TenantId::single(),
         origin: Origin::default(),
         lineage: vec![],
         heritage: Heritage::default(),
-    };
-    Bytes::from(write_block(&rows, &BlockOptions::default(), meta).unwrap())
+    }
+}
+
+fn block_of(table: &SpanTable) -> Bytes {
+    let rows = [TableRows { table, rows_max: u32::MAX }];
+    Bytes::from(write_block(&rows, &BlockOptions::default(), meta()).unwrap())
+}
+
+/// What a compaction job does with flushes. Traces that lay in several are put together from their
+/// spans, or, if `from_spans`, all are.
+fn merge(blocks: &[Bytes], from_spans: bool) -> Vec<u8> {
+    let mut merge = Merge::new(blocks.iter().map(|block| Block::open(block).unwrap()).collect());
+    let options = BlockOptions { page_level: 3, ..BlockOptions::default() };
+    let mut writer = BlockWriter::new(&options, meta(), 7).unwrap();
+    loop {
+        match merge.step().unwrap() {
+            MergeStep::End => return writer.finish().unwrap(),
+            MergeStep::Trace(merged) if from_spans => {
+                writer.push_trace(&merged.trace().unwrap(), TraceMarks::default()).unwrap();
+            }
+            MergeStep::Trace(merged) => writer.push_merged(&merged, TraceMarks::default()).unwrap(),
+            MergeStep::Pages(wanted) => {
+                for place in wanted {
+                    let (bytes, block) = (&blocks[place.input], merge.block(place.input).unwrap());
+                    let entry = &block.pages().entries()[place.page];
+                    let (packed, columns) =
+                        (slice(bytes, &entry.bytes), slice(bytes, &entry.columns));
+                    let page = block.page(place.page, &packed, &columns).unwrap();
+                    merge.supply(place.input, page, |_, _| true).unwrap();
+                }
+            }
+        }
+    }
 }
 
 fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
@@ -248,6 +278,28 @@ fn read(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn compaction(criterion: &mut Criterion) {
+    let workload = Workload::new();
+    let flushes: Vec<Bytes> = workload
+        .requests
+        .chunks(workload.requests.len().div_ceil(16))
+        .map(|requests| {
+            let mut table = SpanTable::new(7);
+            for request in requests {
+                table.push(request).unwrap();
+            }
+            block_of(&table)
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("compaction");
+    group.throughput(Throughput::Elements(workload.spans));
+    group.bench_function("16 flushes", |bencher| bencher.iter(|| merge(&flushes, false)));
+    group.bench_function("16 flushes, from spans", |bencher| {
+        bencher.iter(|| merge(&flushes, true));
+    });
+    group.finish();
+}
+
 fn short() -> Criterion {
     Criterion::default()
         .sample_size(10)
@@ -255,5 +307,5 @@ fn short() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-criterion_group! { name = pieces; config = short(); targets = ingest, log_append, read }
+criterion_group! { name = pieces; config = short(); targets = ingest, log_append, read, compaction }
 criterion_main!(pieces);

@@ -27,6 +27,21 @@ pub enum Parent {
     Row(u32),
 }
 
+impl Parent {
+    /// What the parent column holds at `row`.
+    fn decode(row: u32, coded: u64) -> Option<Parent> {
+        Some(match coded {
+            0 => Parent::Root,
+            1 => Parent::Elsewhere,
+            coded => {
+                let coded = coded - 2;
+                let back = (coded >> 1).cast_signed() ^ -(coded & 1).cast_signed();
+                Parent::Row(u32::try_from(i64::from(row).checked_sub(back)?).ok()?)
+            }
+        })
+    }
+}
+
 /// Collects the columns of a page row by row.
 #[derive(Debug, Default)]
 pub(crate) struct ColumnsWriter {
@@ -114,6 +129,26 @@ impl ColumnChunk {
         Ok(ColumnChunk { first_row, ids, starts, durations, resources, kinds, statuses, parents })
     }
 
+    /// Unpacks the chunk into `rows`, for whoever wants every row.
+    pub(crate) fn unpack(&self, rows: &mut UnpackedRows) {
+        rows.first_row = self.first_row;
+        rows.ids.clear();
+        rows.ids.extend_from_slice(self.ids.as_chunks::<ID_BYTES>().0);
+        let UnpackedRows { starts, durations, resources, kinds, statuses, parents, .. } = rows;
+        let columns = [
+            (&self.starts, starts),
+            (&self.durations, durations),
+            (&self.resources, resources),
+            (&self.kinds, kinds),
+            (&self.statuses, statuses),
+            (&self.parents, parents),
+        ];
+        for (column, values) in columns {
+            values.clear();
+            column.unpack(values);
+        }
+    }
+
     fn at(&self, row: u32) -> Option<u32> {
         row.checked_sub(self.first_row)
     }
@@ -144,14 +179,36 @@ impl ColumnChunk {
     }
 
     pub(crate) fn parent(&self, row: u32) -> Option<Parent> {
-        Some(match self.parents.get(self.at(row)?)? {
-            0 => Parent::Root,
-            1 => Parent::Elsewhere,
-            coded => {
-                let coded = coded - 2;
-                let back = (coded >> 1).cast_signed() ^ -(coded & 1).cast_signed();
-                Parent::Row(u32::try_from(i64::from(row).checked_sub(back)?).ok()?)
-            }
+        Parent::decode(row, self.parents.get(self.at(row)?)?)
+    }
+}
+
+/// The columns of a page with all values unpacked; reused for all pages of a block.
+#[derive(Debug, Default)]
+pub(crate) struct UnpackedRows {
+    first_row: u32,
+    ids: Vec<[u8; ID_BYTES]>,
+    starts: Vec<u64>,
+    durations: Vec<u64>,
+    resources: Vec<u64>,
+    kinds: Vec<u64>,
+    statuses: Vec<u64>,
+    parents: Vec<u64>,
+}
+
+impl UnpackedRows {
+    /// The values of a row, if they are such as a writer puts there.
+    #[inline]
+    pub(crate) fn row(&self, row: u32) -> Option<ColumnRow> {
+        let at = row.checked_sub(self.first_row)? as usize;
+        Some(ColumnRow {
+            span_id: *self.ids.get(at)?,
+            start_in_trace: *self.starts.get(at)?,
+            duration: *self.durations.get(at)?,
+            resource: u32::try_from(*self.resources.get(at)?).ok()?,
+            kind: u8::try_from(*self.kinds.get(at)?).ok()?,
+            status: u8::try_from(*self.statuses.get(at)?).ok()?,
+            parent: Parent::decode(row, *self.parents.get(at)?)?,
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use clew_model::otlp::view::{is_utf8, messages, plain_pair, plain_value};
 use clew_model::otlp::{AnyValueView, EventView, KeyValueView, LinkView, SpanView};
-use clew_model::wire::{Reader, WireError};
+use clew_model::wire::{Reader, Value, WireError};
 
 use crate::term::{
     KeyScope, TermBytes, code, intrinsic, kind_byte, plain_term, status_byte, text_term,
@@ -97,13 +97,65 @@ pub(crate) fn index_span<'a>(
         return Ok(None);
     }
     intrinsics(items, &span);
-    for item in items.iter() {
+    apply(store, items, row);
+    Ok(Some(span))
+}
+
+/// What an encoded field of a span that stands for itself says to the index.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum LoneField<'a> {
+    /// Nothing.
+    Nothing,
+    /// It is a link.
+    Link(&'a [u8]),
+    /// Only the whole span tells.
+    Unclear,
+}
+
+impl<'a> LoneField<'a> {
+    /// Reads a field with its tag.
+    #[inline]
+    pub(crate) fn read(raw: &'a [u8]) -> LoneField<'a> {
+        // What many senders put into spans without a status.
+        if raw == [15 << 3 | 2, 0] {
+            return LoneField::Nothing;
+        }
+        match Reader::new(raw).next_field() {
+            Ok(Some(field)) => match (field.number, field.value) {
+                (LINKS, Value::Bytes(link)) => LoneField::Link(link),
+                (1..=ATTRIBUTES | EVENTS | LINKS | 15, _) => LoneField::Unclear,
+                _ => LoneField::Nothing,
+            },
+            _ => LoneField::Unclear,
+        }
+    }
+}
+
+/// Indexes an encoded link of the span at `row`, as [`index_span`] does.
+///
+/// # Errors
+/// [`WireError`] when the link or an attribute is damaged.
+pub(crate) fn index_link(
+    store: &mut TermStore,
+    guess: &mut KeyGuess,
+    link: &[u8],
+    row: u32,
+) -> Result<(), WireError> {
+    let mut items = Vec::new();
+    for pair in messages(link, LINK_ATTRIBUTES) {
+        attribute(store, guess, &mut items, KeyScope::Link, pair?)?;
+    }
+    apply(store, &items, row);
+    Ok(())
+}
+
+fn apply(store: &mut TermStore, items: &[Item<'_>], row: u32) {
+    for item in items {
         if item.fresh {
             store.note_key(item.key, row);
         }
-        store.add(item.key, item.code, &item.value, row);
+        let _ = store.add(item.key, item.code, &item.value, row);
     }
-    Ok(Some(span))
 }
 
 fn intrinsics<'a>(items: &mut Vec<Item<'a>>, span: &SpanView<'a>) {

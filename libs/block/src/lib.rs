@@ -55,7 +55,7 @@ pub use filter::TraceFilter;
 pub use footer::{Codec, FORMAT_VERSION, Footer, Origin, Section, SectionKind, TRAILER_BYTES};
 pub use heritage::{Cover, Heritage};
 pub use index::BlockSearch;
-pub use merge::{Merge, MergeStep, Merged, PageWanted};
+pub use merge::{InputError, Merge, MergeStep, Merged, PageWanted};
 pub use object::{TenantEntry, pack, pack_last};
 pub use page::{BlockRecords, Page, PageDirectory, PageEntry};
 pub use rows::{LookupResult, RowSet};

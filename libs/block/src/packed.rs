@@ -131,6 +131,12 @@ impl Column {
         })
     }
 
+    /// Appends all values to `out`.
+    pub(crate) fn unpack(&self, out: &mut Vec<u64>) {
+        out.reserve(self.len());
+        self.for_each(|_, value| out.push(value));
+    }
+
     /// Calls `visit` with every row and its value.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u32, u64)) {
         let mut row = 0;

@@ -14,6 +14,7 @@
 //! the rows' scopes as columns of numbers; then every field's values in the order of fields, as in
 //! [`values`]. A trace larger than a page has pages of its own; the parts repeat its id.
 
+mod carry;
 mod decode;
 mod join;
 mod read_values;
@@ -29,7 +30,9 @@ use clew_model::TraceId;
 use clew_model::trace::{ResourceRecord, ScopeRecord};
 use clew_model::wire::put_varint;
 
+pub(crate) use self::carry::{CarriedRow, Carrier};
 pub use self::decode::Page;
+pub(crate) use self::decode::PageCursor;
 pub(crate) use self::shapes::Shapes;
 pub(crate) use self::write::{PageSpan, PageTrace, PagesWriter};
 use crate::codec::ByteReader;

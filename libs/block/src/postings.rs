@@ -28,6 +28,10 @@ const SECTION: &str = "postings";
 const FRAME_BYTES: usize = 64 << 10;
 const FRAME_LEVEL: i32 = 1;
 
+/// A list with one of so many rows is sorted by setting bits: a pass over so many rows costs about as
+/// much as sorting one.
+const SORTED_BY_BITS: u64 = 256;
+
 fn is_dense(count: u32, rows: u32) -> bool {
     count >= 64 && u64::from(count) * 16 >= u64::from(rows)
 }
@@ -36,7 +40,7 @@ fn is_dense(count: u32, rows: u32) -> bool {
 #[derive(Debug)]
 pub(crate) struct PostingsWriter {
     rows: u32,
-    bits: Vec<u8>,
+    bits: Vec<u64>,
     /// The frame at hand, and where it begins in the content of all frames.
     out: Vec<u8>,
     start: usize,
@@ -64,7 +68,7 @@ impl PostingsWriter {
     pub(crate) fn new(rows: u32) -> PostingsWriter {
         PostingsWriter {
             rows,
-            bits: vec![0; (rows as usize).div_ceil(8)],
+            bits: vec![0; (rows as usize).div_ceil(64)],
             out: Vec::new(),
             start: 0,
             frames: Frames::default(),
@@ -74,11 +78,13 @@ impl PostingsWriter {
     /// Appends the list of `list`, which it sorts and rids of repeated rows; returns how many are
     /// left.
     pub(crate) fn put(&mut self, list: &mut Vec<u32>) -> Result<u32, BlockError> {
-        if list.len() as u64 * 8 >= u64::from(self.rows) && list.len() >= 64 {
-            self.sort_by_bits(list);
-        } else {
-            list.sort_unstable();
-            list.dedup();
+        if !list.is_sorted_by(|a, b| a < b) {
+            if list.len() as u64 * SORTED_BY_BITS >= u64::from(self.rows) {
+                self.sort_by_bits(list);
+            } else {
+                list.sort_unstable();
+                list.dedup();
+            }
         }
         let count = crate::codec::narrow(list.len());
         if is_dense(count, self.rows) {
@@ -114,15 +120,15 @@ impl PostingsWriter {
     /// Sorting by setting bits costs one pass over the block's rows, whatever the order.
     fn sort_by_bits(&mut self, list: &mut Vec<u32>) {
         for row in list.iter() {
-            if let Some(byte) = self.bits.get_mut(*row as usize / 8) {
-                *byte |= 1 << (row % 8);
+            if let Some(word) = self.bits.get_mut(*row as usize / 64) {
+                *word |= 1 << (row % 64);
             }
         }
         list.clear();
-        for (at, byte) in (0u32..).zip(&mut self.bits) {
-            let mut left = std::mem::take(byte);
+        for (at, word) in (0u32..).zip(&mut self.bits) {
+            let mut left = std::mem::take(word);
             while left != 0 {
-                list.push(at * 8 + left.trailing_zeros());
+                list.push(at * 64 + left.trailing_zeros());
                 left &= left - 1;
             }
         }

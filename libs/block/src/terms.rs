@@ -266,20 +266,39 @@ impl TermStore {
         entry.rows += 1;
     }
 
-    /// Adds `row` to the rows of a term. Rows come in ascending order; a row counts once.
+    /// Adds `row` to the rows of a term. Rows come in ascending order; a row counts once. Returns
+    /// the term, unless the value is rare and kept apart.
     #[inline]
-    pub(crate) fn add(&mut self, key: KeyOrdinal, code: u8, value: &TermBytes<'_>, row: u32) {
-        with_bytes(value, |bytes| self.add_bytes(key, code, bytes, row));
+    pub(crate) fn add(
+        &mut self,
+        key: KeyOrdinal,
+        code: u8,
+        value: &TermBytes<'_>,
+        row: u32,
+    ) -> Option<TermOrdinal> {
+        with_bytes(value, |bytes| self.add_bytes(key, code, bytes, row))
     }
 
-    fn add_bytes(&mut self, key: KeyOrdinal, code: u8, value: &[u8], row: u32) {
+    /// Adds `row` to the rows of a term that [`TermStore::add`] named.
+    #[inline]
+    pub(crate) fn add_known(&mut self, term: TermOrdinal, row: u32) {
+        self.listed_rows += usize::from(self.terms[term as usize].add(row));
+    }
+
+    fn add_bytes(
+        &mut self,
+        key: KeyOrdinal,
+        code: u8,
+        value: &[u8],
+        row: u32,
+    ) -> Option<TermOrdinal> {
         // Neighbours are often alike.
         let last = self.keys[key as usize].last_term;
         if let Some(term) = self.terms.get_mut(last as usize)
             && is_term(term, &self.values, key, code, value)
         {
             self.listed_rows += usize::from(term.add(row));
-            return;
+            return Some(last);
         }
         let hash = self.term_hash(key, code, value);
         let (terms, values) = (&self.terms, &self.values);
@@ -287,14 +306,15 @@ impl TermStore {
             *kept == hash && is_term(&terms[*term as usize], values, key, code, value)
         });
         if let Some((_, term)) = known {
-            self.keys[key as usize].last_term = *term;
-            self.listed_rows += usize::from(self.terms[*term as usize].add(row));
-            return;
+            let term = *term;
+            self.keys[key as usize].last_term = term;
+            self.add_known(term, row);
+            return Some(term);
         }
         let entry = &mut self.keys[key as usize];
         if entry.is_rare() && entry.add_rare(code, value, row) {
             self.rare_values += 1;
-            return;
+            return None;
         }
         let ordinal = narrow(self.terms.len());
         #[allow(clippy::cast_possible_truncation, reason = "term bytes are at most 264")]
@@ -309,6 +329,7 @@ impl TermStore {
         self.values.extend_from_slice(value);
         self.keys[key as usize].terms.push(ordinal);
         self.term_index.insert_unique(spread(hash), (hash, ordinal), |(hash, _)| spread(*hash));
+        Some(ordinal)
     }
 
     #[inline]

@@ -5,6 +5,7 @@
 //! through the assembler; the index is written at the end, from interned terms.
 
 mod assemble;
+mod carry;
 mod parents;
 mod tables;
 
@@ -16,6 +17,7 @@ use clew_model::trace::{ResourceRecord, ScopeRecord, Trace};
 use clew_model::wire::WireError;
 
 use self::assemble::{Assembler, NewSpan};
+use self::carry::CarriedInput;
 pub use self::tables::{TableRows, write_block};
 use crate::error::BlockError;
 use crate::extract::{Extracted, KeyGuess, index_span};
@@ -73,6 +75,8 @@ pub struct BlockWriter {
     terms: TermStore,
     guess: KeyGuess,
     span_bytes: u64,
+    /// By input of the merge that traces come from.
+    inputs: Vec<CarriedInput>,
 }
 
 impl std::fmt::Debug for BlockWriter {
@@ -96,6 +100,7 @@ impl BlockWriter {
             terms: TermStore::new(seed),
             guess: KeyGuess::default(),
             span_bytes: 0,
+            inputs: Vec::new(),
         })
     }
 

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clew_block::{
-    BlockMeta, BlockOptions, BlockWriter, Heritage, Merge, MergeStep, Origin, PageWanted,
-    TraceMarks,
+    BlockError, BlockMeta, BlockOptions, BlockWriter, Heritage, Merge, MergeStep, Merged, Origin,
+    PageWanted, TraceMarks,
 };
 use clew_catalog::{DeletionId, JobSpec, ObjectKey, Removed, TenantTerms};
-use clew_model::{TenantId, Trace, TraceId};
+use clew_model::{ErrorKind, TenantId, TraceId};
 use clew_node::Deps;
 use clew_storage::Bucket;
 use futures::future::try_join_all;
@@ -207,20 +207,12 @@ fn advance(
         work.take_page(place, &stored)?;
     }
     loop {
-        match work.merge.step() {
+        let step = work.merge.step();
+        match step.map_err(|of| work.damaged(of.input, of.error))? {
             MergeStep::Pages(wanted) => return Ok((work, Pause::Pages(wanted))),
             MergeStep::End => return Ok((work, Pause::End)),
             MergeStep::Trace(merged) => {
-                let counts = &mut work.counts;
-                counts.duplicates += merged.duplicates;
-                counts.joined += u64::from(merged.fragments > 1);
-                let trace = merged.trace;
-                let split = merged.split && work.elsewhere.may_hold(&trace.id);
-                counts.cleared += u64::from(merged.split && !split);
-                counts.spans += trace.spans.len() as u64;
-                work.writer.push_trace(&trace, TraceMarks { split, ..TraceMarks::default() })?;
-                let first = work.ids.map_or(trace.id, |(first, _)| first);
-                work.ids = Some((first, trace.id));
+                work.write(&merged)?;
                 let (spans_max, bytes_max) = work.limits;
                 if work.writer.spans() >= spans_max || work.writer.span_bytes() >= bytes_max {
                     return Ok((work, Pause::Full));
@@ -232,30 +224,49 @@ fn advance(
 
 impl Work {
     fn take_page(&mut self, place: PageWanted, stored: &StoredPage) -> Result<(), CompactorError> {
-        let object = self.objects.get(place.input).copied();
-        let (Some(object), Some(block)) = (object, self.merge.block(place.input)) else {
-            return Ok(());
-        };
-        let decoded = block
-            .page(place.page, &stored.packed, &stored.columns)
-            .and_then(|page| page.all_traces(block.records()));
-        let mut traces = decoded.map_err(|error| damaged(object, &error.to_string()))?;
+        let Some(block) = self.merge.block(place.input) else { return Ok(()) };
+        let page = block.page(place.page, &stored.packed, &stored.columns);
+        let page = page.map_err(|error| self.damaged(place.input, error))?;
         let excluded = self.excluded.get(place.input).map(Vec::as_slice).unwrap_or_default();
-        if !excluded.is_empty() {
-            let removed = &mut self.counts.removed;
-            traces.retain(|trace: &Trace| {
-                let found = excluded.binary_search_by(|(id, _)| id.cmp(&trace.id));
-                let Some((_, deletion)) = found.ok().and_then(|at| excluded.get(at)) else {
-                    return true;
-                };
-                let (traces, spans) = removed.entry(*deletion).or_default();
-                *traces += 1;
-                *spans += trace.spans.len() as u64;
-                false
-            });
+        let removed = &mut self.counts.removed;
+        let supplied = self.merge.supply(place.input, page, |trace, spans| {
+            let found = excluded.binary_search_by(|(id, _)| id.cmp(trace));
+            let Some((_, deletion)) = found.ok().and_then(|at| excluded.get(at)) else {
+                return true;
+            };
+            let sums = removed.entry(*deletion).or_default();
+            sums.0 += 1;
+            sums.1 += spans as u64;
+            false
+        });
+        supplied.map_err(|error| self.damaged(place.input, error))
+    }
+
+    fn write(&mut self, merged: &Merged) -> Result<(), CompactorError> {
+        let counts = &mut self.counts;
+        counts.duplicates += merged.duplicates;
+        counts.joined += u64::from(merged.fragments > 1);
+        let split = merged.split && self.elsewhere.may_hold(&merged.id);
+        counts.cleared += u64::from(merged.split && !split);
+        counts.spans += merged.spans as u64;
+        let marks = TraceMarks { split, ..TraceMarks::default() };
+        self.writer.push_merged(merged, marks).map_err(|error| match merged.only_input() {
+            Some(input) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) => {
+                self.damaged(input, error)
+            }
+            _ => error.into(),
+        })?;
+        let first = self.ids.map_or(merged.id, |(first, _)| first);
+        self.ids = Some((first, merged.id));
+        Ok(())
+    }
+
+    /// What is wrong with an input.
+    fn damaged(&self, input: usize, error: BlockError) -> CompactorError {
+        match self.objects.get(input) {
+            Some(object) => damaged(*object, &error.to_string()),
+            None => error.into(),
         }
-        let supplied = self.merge.supply(place.input, traces);
-        supplied.map_err(|error| damaged(object, &error.to_string()))
     }
 }
 

@@ -25,10 +25,21 @@ pub struct Page {
     shapes: Vec<u16>,
     /// The shapes that occur, by their ordinals in the block.
     used: Vec<u32>,
-    scopes: Ints,
-    columns: Vec<Values>,
-    chunk: ColumnChunk,
+    pub(super) scopes: Ints,
+    pub(super) columns: Vec<Values>,
+    pub(super) chunk: ColumnChunk,
     memory_bytes: usize,
+}
+
+/// Which value of each field comes next, for whoever goes through a page from front to back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PageCursor {
+    /// The first row of the page.
+    page: Option<u32>,
+    /// How many of the page's rows are passed.
+    pub(super) passed: usize,
+    /// The next value of each field.
+    pub(super) next: Vec<usize>,
 }
 
 /// A trace, or the part of it that the page holds.
@@ -181,6 +192,63 @@ impl Page {
             }
         }
         counts
+    }
+
+    /// Brings a cursor to the row in front of which the page has `passed` others. Cheap if that lies
+    /// behind where it was.
+    pub(super) fn seek(&self, cursor: &mut PageCursor, passed: usize, shapes: &Shapes) {
+        if cursor.page != Some(self.first_row) || cursor.passed > passed {
+            cursor.page = Some(self.first_row);
+            cursor.passed = 0;
+            cursor.next.clear();
+            cursor.next.resize(shapes.fields().len(), 0);
+        }
+        for place in self.shapes.iter().take(passed).skip(cursor.passed) {
+            let shape = self.used.get(usize::from(*place)).and_then(|shape| shapes.shape(*shape));
+            for field in shape.unwrap_or_default() {
+                cursor.next[*field as usize] += 1;
+            }
+        }
+        cursor.passed = passed;
+    }
+
+    /// The ordinal of the shape of the row that has `at` others of the page in front of it.
+    #[inline]
+    pub(super) fn shape_at(&self, at: usize) -> Option<u32> {
+        self.used.get(usize::from(*self.shapes.get(at)?)).copied()
+    }
+
+    /// The part of a trace with that number in the page.
+    pub(super) fn part(&self, number: usize) -> Option<&PageTraceRows> {
+        self.traces.get(number)
+    }
+
+    /// How many rows of the page belong to the trace with that number in it.
+    pub(crate) fn part_len(&self, number: usize) -> usize {
+        self.traces.get(number).map_or(0, |part| part.rows.len())
+    }
+
+    /// The rows of a part, counted from the page's first.
+    pub(super) fn rows_of(&self, part: &PageTraceRows) -> Range<usize> {
+        let at = |row: u32| (row - self.first_row) as usize;
+        at(part.rows.start)..at(part.rows.end)
+    }
+
+    /// The spans of the part of a trace with that number in the page, none if there is no such part.
+    /// Parts are best asked for in ascending order with the same cursor.
+    pub(crate) fn trace_part(
+        &self,
+        number: usize,
+        cursor: &mut PageCursor,
+        records: &BlockRecords,
+    ) -> Result<Vec<SpanRecord>, BlockError> {
+        let Some(part) = self.traces.get(number) else { return Ok(Vec::new()) };
+        let rows = self.rows_of(part);
+        self.seek(cursor, rows.start, &records.shapes);
+        let spans;
+        (spans, cursor.next) = self.spans(part, std::mem::take(&mut cursor.next), records)?;
+        cursor.passed = rows.end;
+        Ok(spans)
     }
 
     /// The traces of the page with their rows in it. A trace larger than a page goes on in the

@@ -51,6 +51,9 @@ impl Planes {
         if at >= self.count {
             return None;
         }
+        if self.bytes.len() == self.count {
+            return self.bytes.get(at).map(|number| usize::from(*number));
+        }
         let planes = self.bytes.chunks_exact(self.count).enumerate();
         Some(planes.fold(0, |sum, (plane, bytes)| sum | usize::from(bytes[at]) << (8 * plane)))
     }
@@ -85,6 +88,33 @@ fn between<'t>(text: &'t Bytes, ends: &[u32], at: usize) -> Option<&'t [u8]> {
 }
 
 impl Strings {
+    /// How many distinct values there are, if they are numbered.
+    pub(super) fn distinct(&self) -> Option<usize> {
+        match &self.form {
+            StringsForm::Distinct { ends, .. } => Some(ends.len()),
+            _ => None,
+        }
+    }
+
+    /// The number of the value at a position, if values are numbered.
+    #[inline]
+    pub(super) fn number(&self, at: usize) -> Option<usize> {
+        match &self.form {
+            StringsForm::Distinct { numbers: Some(numbers), .. } => numbers.get(at),
+            StringsForm::Distinct { numbers: None, .. } => (at < self.count).then_some(0),
+            _ => None,
+        }
+    }
+
+    /// The value with a number.
+    #[inline]
+    pub(super) fn numbered(&self, number: usize) -> Option<&[u8]> {
+        match &self.form {
+            StringsForm::Distinct { text, ends, .. } => between(text, ends, number),
+            _ => None,
+        }
+    }
+
     /// The length of the value at a position.
     #[inline]
     pub(crate) fn length(&self, at: usize) -> Option<usize> {
@@ -253,6 +283,35 @@ pub(crate) enum Ints {
 }
 
 impl Ints {
+    /// How many distinct numbers there are, if they are numbered themselves.
+    pub(super) fn distinct(&self) -> Option<usize> {
+        match self {
+            Ints::One { .. } => Some(1),
+            Ints::Few { values, .. } => Some(values.len()),
+            Ints::Planes { .. } => None,
+        }
+    }
+
+    /// The distinct number at a place.
+    #[inline]
+    pub(super) fn distinct_at(&self, place: usize) -> Option<i64> {
+        match self {
+            Ints::One { value, .. } => Some(*value),
+            Ints::Few { values, .. } => values.get(place).copied(),
+            Ints::Planes { .. } => None,
+        }
+    }
+
+    /// The place of the number at a position among the distinct ones.
+    #[inline]
+    pub(super) fn place(&self, at: usize) -> Option<usize> {
+        match self {
+            Ints::One { count, .. } => (at < *count).then_some(0),
+            Ints::Few { numbers, .. } => numbers.get(at).map(|number| usize::from(*number)),
+            Ints::Planes { .. } => None,
+        }
+    }
+
     /// The value at a position.
     #[inline]
     pub(crate) fn get(&self, at: usize) -> Option<i64> {

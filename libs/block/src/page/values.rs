@@ -200,31 +200,87 @@ fn put_numbers(distinct: usize, numbers: impl Iterator<Item = u32> + Clone, out:
     }
 }
 
+/// Numbers distinct values as long as there are few: a table of so few slots costs less than sorting,
+/// and no choice of values makes it cost much.
+struct Few {
+    /// A place in `distinct` and one more, or 0.
+    slots: [u16; Few::SLOTS],
+    distinct: Vec<i64>,
+}
+
+impl Few {
+    const SLOTS: usize = 1024;
+    const DISTINCT_MAX: usize = 256;
+
+    /// The distinct values in ascending order and each value's number among them; `None` if there
+    /// are more than 256, or more than half as many as there are values.
+    fn number(values: &[i64]) -> Option<(Vec<i64>, Vec<u32>)> {
+        let mut few = Few { slots: [0; Few::SLOTS], distinct: Vec::new() };
+        let most = Few::DISTINCT_MAX.min(values.len() / 2);
+        let mut numbers: Vec<u32> = Vec::with_capacity(values.len());
+        let mut before = None;
+        for value in values {
+            let number = match before {
+                Some((known, number)) if known == *value => number,
+                _ => few.number_of(*value),
+            };
+            if few.distinct.len() > most {
+                return None;
+            }
+            before = Some((*value, number));
+            numbers.push(number);
+        }
+        let mut sorted = few.distinct.clone();
+        sorted.sort_unstable();
+        let place = |value: &i64| narrow(sorted.binary_search(value).unwrap_or(0));
+        let places: Vec<u32> = few.distinct.iter().map(place).collect();
+        for number in &mut numbers {
+            *number = places[*number as usize];
+        }
+        Some((sorted, numbers))
+    }
+
+    #[inline]
+    fn number_of(&mut self, value: i64) -> u32 {
+        let hash = value.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+        let mut slot = usize::try_from(hash).unwrap_or(0) % Few::SLOTS;
+        loop {
+            match self.slots[slot] {
+                0 => {
+                    self.distinct.push(value);
+                    let number = narrow(self.distinct.len());
+                    // One more than may stay, at most.
+                    self.slots[slot] = u16::try_from(number).unwrap_or(u16::MAX);
+                    return number - 1;
+                }
+                known if self.distinct[usize::from(known) - 1] == value => {
+                    return u32::from(known) - 1;
+                }
+                _ => slot = (slot + 1) % Few::SLOTS,
+            }
+        }
+    }
+}
+
 /// Writes a column of numbers.
 pub(crate) fn write_ints(values: &[i64], out: &mut Streams) {
-    let Some(first) = values.first() else { return };
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    sorted.dedup();
-    if sorted.len() == 1 {
+    let (Some(&low), Some(&high)) = (values.iter().min(), values.iter().max()) else { return };
+    if low == high {
         out.codes.push(FORM_ONE);
-        put_varint(&mut out.codes, zigzag(*first));
+        put_varint(&mut out.codes, zigzag(low));
         return;
     }
-    if sorted.len() <= 256 && sorted.len() * 2 <= values.len() {
-        let number = |value: &i64| narrow(sorted.binary_search(value).unwrap_or(0));
-        let numbers: Vec<u32> = values.iter().map(number).collect();
-        let (order, places) = by_frequency(sorted.len(), &numbers);
+    if let Some((distinct, numbers)) = Few::number(values) {
+        let (order, places) = by_frequency(distinct.len(), &numbers);
         out.codes.push(FORM_FEW);
-        out.codes.push((sorted.len() - 1).to_le_bytes()[0]);
+        out.codes.push((distinct.len() - 1).to_le_bytes()[0]);
         for number in order {
-            put_varint(&mut out.codes, zigzag(sorted[number as usize]));
+            put_varint(&mut out.codes, zigzag(distinct[number as usize]));
         }
         let places = numbers.iter().map(|number| places[*number as usize]);
         out.codes.extend(places.map(|place| place.to_le_bytes()[0]));
         return;
     }
-    let (low, high) = (sorted[0], sorted[sorted.len() - 1]);
     let above = |value: i64| value.wrapping_sub(low).cast_unsigned();
     let width = (64 - above(high).leading_zeros()).div_ceil(8) as usize;
     out.codes.push(FORM_PLANES);

@@ -4,7 +4,7 @@ use clew_model::TraceId;
 use clew_model::wire::put_varint;
 use hashbrown::HashTable;
 
-use super::shapes::{Content, Shapes, ShapesBuilder};
+use super::shapes::{Content, FieldDef, Shapes, ShapesBuilder};
 use super::split::{Item, RowFacts, Split};
 use super::values::{ByteColumn, Streams, write_ints};
 use super::{PageEntry, PagesParts};
@@ -12,6 +12,7 @@ use crate::codec::{DECOMPRESSED_BYTES_MAX, narrow};
 use crate::columns::{ColumnRow, ColumnsWriter, Parent};
 use crate::error::BlockError;
 use crate::hash::hash64;
+use crate::terms::TermOrdinal;
 
 /// The most bytes of a page before it is taken apart, unless one span is larger.
 pub(crate) const PAGE_BYTES_MAX: usize = 16 << 20;
@@ -81,6 +82,8 @@ pub(crate) struct PagesWriter {
     pages: Vec<u8>,
     columns: Vec<u8>,
     entries: Vec<PageEntry>,
+    /// For terms whose value a page has as a number: the page, and the number.
+    term_numbers: Vec<(u32, u32)>,
 }
 
 impl PagesWriter {
@@ -98,7 +101,75 @@ impl PagesWriter {
             pages: Vec::new(),
             columns: Vec::new(),
             entries: Vec::new(),
+            term_numbers: Vec::new(),
         })
+    }
+
+    /// The fields and shapes so far, to add to.
+    pub(super) const fn shapes_mut(&mut self) -> &mut ShapesBuilder {
+        &mut self.shapes
+    }
+
+    /// Whether a trace of so many bytes has room in one page.
+    pub(crate) const fn has_room_for(&self, size: usize) -> bool {
+        size <= self.target
+    }
+
+    /// Ends the page at hand if a trace of so many bytes has no room in it, and begins the trace;
+    /// returns its page. The trace's rows are to be put with [`PagesWriter::open_row`].
+    pub(super) fn open_trace(
+        &mut self,
+        trace: &PageTrace,
+        size: usize,
+        rows: usize,
+    ) -> Result<u32, BlockError> {
+        if self.open.first.is_some() && self.open.raw_length + size > self.target {
+            self.flush()?;
+        }
+        self.open.first.get_or_insert((trace.id, trace.first_row, trace.ordinal));
+        self.open.parts.push(Part { id: trace.id, start: trace.start, rows: narrow(rows) });
+        self.open.raw_length += size;
+        Ok(narrow(self.entries.len()))
+    }
+
+    /// Begins a row of the trace at hand; the values of the shape's fields are to be put next.
+    pub(super) fn open_row(&mut self, row: u32, shape: u32, scope: u32, columns: &ColumnRow) {
+        self.open.shapes.push(shape);
+        self.open.scopes.push(i64::from(scope));
+        self.fixed.push(row, columns);
+    }
+
+    /// Puts a number of the row at hand.
+    #[inline]
+    pub(super) fn put_int(&mut self, field: u32, value: i64) {
+        if let Column::Ints(column) = self.open.column(self.shapes.shapes(), field) {
+            column.push(value);
+        }
+    }
+
+    /// Puts a byte string of the row at hand.
+    #[inline]
+    pub(super) fn put_bytes(&mut self, field: u32, value: &[u8]) -> u32 {
+        self.open.put_bytes(self.seed, self.shapes.shapes(), field, value)
+    }
+
+    /// Puts the byte string that is the only one of the field with the term `term`.
+    #[inline]
+    pub(super) fn put_term(&mut self, field: u32, term: TermOrdinal, value: &[u8]) {
+        let page = narrow(self.entries.len());
+        let at = term as usize;
+        if self.term_numbers.len() <= at {
+            self.term_numbers.resize(at + at / 4 + 1, (u32::MAX, 0));
+        }
+        let (of_page, number) = self.term_numbers[at];
+        if of_page == page
+            && let Column::Bytes(column) = self.open.column(self.shapes.shapes(), field)
+        {
+            column.numbers.push(number);
+            return;
+        }
+        let number = self.put_bytes(field, value);
+        self.term_numbers[at] = (page, number);
     }
 
     /// Appends a trace; returns its first page. A trace larger than a page has pages of its own.
@@ -229,27 +300,48 @@ impl PagesWriter {
 
 impl Open {
     fn push(&mut self, seed: u64, shapes: &Shapes, split: &Split<'_>, shape: u32) {
-        let fields = shapes.fields();
         for (field, item) in split.steps.iter().zip(&split.items) {
-            while self.columns.len() <= *field as usize {
-                let form = fields.get(self.columns.len()).map(|field| field.form);
-                self.columns.push(match form.map_or(Content::Nothing, |form| form.content()) {
-                    Content::Nothing => Column::Nothing,
-                    Content::Bytes => Column::Bytes(ByteColumn::default()),
-                    Content::Ints => Column::Ints(Vec::new()),
-                });
-            }
-            match (item, &mut self.columns[*field as usize]) {
-                (Item::Int(value), Column::Ints(column)) => column.push(*value),
-                (Item::Bytes(value), Column::Bytes(column)) => {
-                    let (index, bytes) = (&mut self.index, &mut self.bytes);
-                    let number = number_of(seed, index, bytes, *field, column, value);
-                    column.numbers.push(number);
+            match item {
+                Item::Nothing => {
+                    self.column(shapes, *field);
                 }
-                _ => {}
+                Item::Int(value) => {
+                    if let Column::Ints(column) = self.column(shapes, *field) {
+                        column.push(*value);
+                    }
+                }
+                Item::Bytes(value) => {
+                    self.put_bytes(seed, shapes, *field, value);
+                }
             }
         }
         self.shapes.push(shape);
+    }
+
+    /// The column of a field.
+    #[inline]
+    fn column(&mut self, shapes: &Shapes, field: u32) -> &mut Column {
+        while self.columns.len() <= field as usize {
+            let field = shapes.fields().get(self.columns.len());
+            let content = |field: &FieldDef| field.form.content();
+            self.columns.push(match field.map_or(Content::Nothing, content) {
+                Content::Nothing => Column::Nothing,
+                Content::Bytes => Column::Bytes(ByteColumn::default()),
+                Content::Ints => Column::Ints(Vec::new()),
+            });
+        }
+        &mut self.columns[field as usize]
+    }
+
+    /// Puts a byte string; returns its number in the column.
+    #[inline]
+    fn put_bytes(&mut self, seed: u64, shapes: &Shapes, field: u32, value: &[u8]) -> u32 {
+        self.column(shapes, field);
+        let Self { columns, index, bytes, .. } = self;
+        let Column::Bytes(column) = &mut columns[field as usize] else { return 0 };
+        let number = number_of(seed, index, bytes, field, column, value);
+        column.numbers.push(number);
+        number
     }
 
     /// Writes the page into the streams.

@@ -1,6 +1,8 @@
 //! The part of writing that is the same whatever the spans come from: pages, trace table, columns,
 //! filter and footer.
 
+use std::ops::Range;
+
 use clew_model::TraceId;
 use clew_model::otlp::SpanView;
 use clew_model::otlp::view::status;
@@ -12,14 +14,16 @@ use super::{BlockMeta, BlockOptions, TraceMarks};
 use crate::codec::{compress, narrow, put_bytes};
 use crate::columns::ColumnRow;
 use crate::error::BlockError;
+use crate::extract::KeyGuess;
 use crate::filter::TraceFilter;
 use crate::footer::{Codec, FORMAT_VERSION, Footer, Section, SectionKind};
 use crate::index::{IndexParts, StoreRows, write_index};
 use crate::keys::put_keys;
-use crate::page::{PageSpan, PageTrace, PagesParts, PagesWriter};
+use crate::page::{CarriedRow, Carrier, PageSpan, PageTrace, PagesParts, PagesWriter};
 use crate::records::{Describe, Entry, Records};
 use crate::table::ROWS_MAX;
 use crate::term::{kind_byte, status_byte};
+use crate::terms::TermStore;
 use crate::traces::{NewTrace, TracesWriter};
 
 /// The zstd level of small sections.
@@ -105,6 +109,91 @@ impl Assembler {
         (ordinal, self.scopes.intern(&scope.bytes, &scope.schema_url))
     }
 
+    /// The page that is being written.
+    pub(super) const fn pages_mut(&mut self) -> &mut PagesWriter {
+        &mut self.pages
+    }
+
+    /// Appends a trace whose spans `carrier` has read, with their resources and scopes as ordinals
+    /// of this block. Its spans have `size` bytes.
+    pub(super) fn add_carried(
+        &mut self,
+        id: TraceId,
+        marks: TraceMarks,
+        size: usize,
+        carrier: &mut Carrier,
+        terms: &mut TermStore,
+        guess: &mut KeyGuess,
+    ) -> Result<(), BlockError> {
+        let (start, _) = carrier.place();
+        let place = self.begin_trace(id, start, carrier.rows().len())?;
+        let mut end = start;
+        for (row, carried) in (place.first_row..).zip(carrier.rows()) {
+            let columns = &carried.columns;
+            self.resources.note(columns.resource, row);
+            self.scopes.note(carried.scope, row);
+            let span_start = start.saturating_add(columns.start_in_trace);
+            end = end.max(span_start.saturating_add(columns.duration));
+        }
+        let count = |carried: &CarriedRow| {
+            let columns = &carried.columns;
+            (columns.resource, i32::from(columns.status) == status::ERROR)
+        };
+        let counted = self.count_services(carrier.rows().iter().map(count));
+        let root = match carrier.rows().iter().position(|row| row.is_root) {
+            Some(at) => {
+                let resource = carrier.rows()[at].columns.resource;
+                let name = self.traces.texts.intern(carrier.name(at)?);
+                Some((self.services[resource as usize], name))
+            }
+            None => None,
+        };
+        let page = carrier.put(&place, size, &mut self.pages, terms, guess)?;
+        self.end_trace(&place, marks, page, end, root, counted);
+        Ok(())
+    }
+
+    /// The place of a trace that begins now.
+    fn begin_trace(
+        &mut self,
+        id: TraceId,
+        start: u64,
+        spans: usize,
+    ) -> Result<PageTrace, BlockError> {
+        if self.traces.traces.last().is_some_and(|before| before.id >= id) {
+            return Err(BlockError::OutOfOrder);
+        }
+        let first_row = self.next_row(spans)?;
+        self.rows += narrow(spans);
+        Ok(PageTrace { id, ordinal: narrow(self.traces.traces.len()), start, first_row })
+    }
+
+    /// Files a trace that has all its rows.
+    fn end_trace(
+        &mut self,
+        place: &PageTrace,
+        marks: TraceMarks,
+        page: u32,
+        end: u64,
+        root: Option<(u32, u32)>,
+        (services, errors): (Range<usize>, u32),
+    ) {
+        self.min_start = self.min_start.min(place.start);
+        self.max_end = self.max_end.max(end);
+        self.traces.traces.push(NewTrace {
+            id: place.id,
+            spans: self.rows - place.first_row,
+            page,
+            start: place.start,
+            end,
+            root,
+            errors,
+            services,
+            split: marks.split,
+            weight: marks.weight,
+        });
+    }
+
     /// Appends a trace whose spans are in final order.
     pub(super) fn add_trace(
         &mut self,
@@ -113,15 +202,11 @@ impl Assembler {
         spans: &[NewSpan<'_>],
     ) -> Result<(), BlockError> {
         let Some(start) = spans.iter().map(|span| span.start).min() else { return Ok(()) };
-        if self.traces.traces.last().is_some_and(|before| before.id >= id) {
-            return Err(BlockError::OutOfOrder);
-        }
-        let first_row = self.next_row(spans.len())?;
+        let place = self.begin_trace(id, start, spans.len())?;
         let end = spans.iter().map(|span| span.end).max().unwrap_or(start);
         self.parents.read(spans);
         let mut page_spans = Vec::with_capacity(spans.len());
-        for (at, span) in spans.iter().enumerate() {
-            let row = self.rows;
+        for (at, (row, span)) in (place.first_row..).zip(spans).enumerate() {
             self.resources.note(span.resource, row);
             self.scopes.note(span.scope, row);
             let columns = ColumnRow {
@@ -131,39 +216,26 @@ impl Assembler {
                 resource: span.resource,
                 kind: kind_byte(span.kind),
                 status: status_byte(span.status),
-                parent: self.parents.of(at, span, spans, first_row),
+                parent: self.parents.of(at, span, spans, place.first_row),
             };
             page_spans.push(PageSpan { bytes: span.bytes, scope: span.scope, columns });
-            self.rows += 1;
         }
-        let ordinal = narrow(self.traces.traces.len());
-        let page = self.pages.add(&PageTrace { id, ordinal, start, first_row }, &page_spans)?;
-        self.min_start = self.min_start.min(start);
-        self.max_end = self.max_end.max(end);
-        let (services, errors) = self.count_services(spans);
+        let page = self.pages.add(&place, &page_spans)?;
+        let count = |span: &NewSpan<'_>| (span.resource, span.status == status::ERROR);
+        let counted = self.count_services(spans.iter().map(count));
         let root = self.root(spans);
-        self.traces.traces.push(NewTrace {
-            id,
-            spans: narrow(spans.len()),
-            page,
-            start,
-            end,
-            root,
-            errors,
-            services,
-            split: marks.split,
-            weight: marks.weight,
-        });
+        self.end_trace(&place, marks, page, end, root, counted);
         Ok(())
     }
 
-    /// Counts by service in the order of the services' names, and all errors.
-    fn count_services(&mut self, spans: &[NewSpan<'_>]) -> (std::ops::Range<usize>, u32) {
+    /// Counts spans, of which resource and failure are given, by service in the order of the
+    /// services' names, and all errors.
+    fn count_services(&mut self, spans: impl Iterator<Item = (u32, bool)>) -> (Range<usize>, u32) {
         self.counts.clear();
         let mut errors = 0;
-        for span in spans {
-            let service = self.services[span.resource as usize];
-            let failed = u32::from(span.status == status::ERROR);
+        for (resource, failed) in spans {
+            let service = self.services[resource as usize];
+            let failed = u32::from(failed);
             errors += failed;
             match self.counts.iter_mut().find(|count| count.0 == service) {
                 Some(count) => {
