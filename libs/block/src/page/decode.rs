@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clew_model::TraceId;
+use clew_model::otlp::view::messages;
+use clew_model::otlp::{AnyValueView, KeyValueView};
 use clew_model::trace::{SpanRecord, Trace};
 
 use super::join::Joiner;
@@ -15,6 +17,9 @@ use crate::codec::{ByteReader, decompress, narrow, verify};
 use crate::columns::ColumnChunk;
 use crate::error::BlockError;
 use crate::rows::RowSet;
+
+/// Attributes of an OTLP `Span`.
+const SPAN_ATTRIBUTES: u32 = 9;
 
 /// A decoded page.
 #[derive(Debug, Clone)]
@@ -264,18 +269,25 @@ impl Page {
 
     /// The rows with a text under one of their span's own attributes, ascending.
     pub fn rows_with_text(&self, name: &str, value: &str, records: &BlockRecords) -> Vec<u32> {
-        let Some((field, strings)) = self.texts_of(name, records) else { return Vec::new() };
-        let positions = strings.positions(value.as_bytes());
-        if positions.is_empty() {
-            return Vec::new();
-        }
-        let mut next = positions.iter().peekable();
         let mut rows = Vec::new();
-        self.visit_positions(field, records, |row, position| {
-            if next.next_if(|at| **at == position).is_some() && rows.last() != Some(&row) {
+        if let Some((field, strings)) = self.strings_of(Form::Text, name, records) {
+            let positions = strings.positions(value.as_bytes());
+            let mut next = positions.iter().peekable();
+            if !positions.is_empty() {
+                self.visit_positions(field, records, |row, position| {
+                    if next.next_if(|at| **at == position).is_some() {
+                        rows.push(row);
+                    }
+                });
+            }
+        }
+        self.visit_raw_texts(name, records, |row, text| {
+            if text == value {
                 rows.push(row);
             }
         });
+        rows.sort_unstable();
+        rows.dedup();
         rows
     }
 
@@ -287,21 +299,59 @@ impl Page {
         records: &BlockRecords,
         mut visit: impl FnMut(&str),
     ) {
-        let Some((field, strings)) = self.texts_of(name, records) else { return };
-        let mut text = Vec::new();
-        self.visit_positions(field, records, |row, position| {
-            text.clear();
-            if within.contains(row)
-                && strings.append(position as usize, &mut text)
-                && let Ok(text) = std::str::from_utf8(&text)
-            {
+        if let Some((field, strings)) = self.strings_of(Form::Text, name, records) {
+            let mut text = Vec::new();
+            self.visit_positions(field, records, |row, position| {
+                text.clear();
+                if within.contains(row)
+                    && strings.append(position as usize, &mut text)
+                    && let Ok(text) = std::str::from_utf8(&text)
+                {
+                    visit(text);
+                }
+            });
+        }
+        self.visit_raw_texts(name, records, |row, text| {
+            if within.contains(row) {
                 visit(text);
             }
         });
     }
 
-    fn texts_of(&self, name: &str, records: &BlockRecords) -> Option<(u32, &Strings)> {
-        let field = records.shapes.attribute(Form::Text, false, name.as_bytes())?;
+    /// Calls `visit` with every text under the attribute `name` that is kept as raw bytes: it was
+    /// encoded in an unusual way, or the block has no room for more fields or shapes.
+    fn visit_raw_texts(
+        &self,
+        name: &str,
+        records: &BlockRecords,
+        mut visit: impl FnMut(u32, &str),
+    ) {
+        let Some((field, strings)) = self.strings_of(Form::Raw, "", records) else { return };
+        let mut raw = Vec::new();
+        self.visit_positions(field, records, |row, position| {
+            raw.clear();
+            if !strings.append(position as usize, &mut raw) {
+                return;
+            }
+            // A field of the span with its tag, or all of them.
+            for pair in messages(&raw, SPAN_ATTRIBUTES).map_while(Result::ok) {
+                if let Ok(KeyValueView { key, value: AnyValueView::String(text) }) =
+                    KeyValueView::parse(pair)
+                    && key == name
+                {
+                    visit(row, text);
+                }
+            }
+        });
+    }
+
+    fn strings_of(
+        &self,
+        form: Form,
+        name: &str,
+        records: &BlockRecords,
+    ) -> Option<(u32, &Strings)> {
+        let field = records.shapes.attribute(form, false, name.as_bytes())?;
         match self.columns.get(field as usize) {
             Some(Values::Bytes(strings)) => Some((field, strings)),
             _ => None,

@@ -5,6 +5,7 @@ use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use clew_block::{RowSet, SpanTable, TableRows, write_block};
+use clew_model::wire::put_bytes_field;
 use clew_traceql::plan::{Condition, Field, Scope, Test};
 use clew_traceql::value::Static;
 
@@ -181,6 +182,55 @@ fn pages_know_the_rows_of_a_rare_text() {
         let start = |row| opened.search.row_start_end(row).unwrap().0;
         let expected: BTreeSet<u64> = (0..SPANS).filter(|m| text_of(*m) == value).collect();
         assert_eq!(numbers(&found, start), expected);
+    }
+}
+
+/// The same spans with `request.id` encoded with its value before its name, which is allowed and makes
+/// pages keep it as it is.
+fn unusual_table() -> SpanTable {
+    let mut table = SpanTable::new(3);
+    for n in 0..SPANS {
+        let mut of_n = span(n);
+        of_n.attributes.remove(0);
+        let mut encoded = of_n.encode();
+        let value = text_of(n);
+        let mut any = Vec::new();
+        put_bytes_field(&mut any, 1, value.as_bytes());
+        let mut pair = Vec::new();
+        put_bytes_field(&mut pair, 2, &any);
+        put_bytes_field(&mut pair, 1, b"request.id");
+        put_bytes_field(&mut encoded, 9, &pair);
+        let (mut scope, mut resource, mut data) = (Vec::new(), Vec::new(), Vec::new());
+        put_bytes_field(&mut scope, 2, &encoded);
+        put_bytes_field(&mut resource, 2, &scope);
+        put_bytes_field(&mut data, 1, &resource);
+        table.push(&Bytes::from(data)).unwrap();
+    }
+    table
+}
+
+#[test]
+fn a_rare_text_in_an_unusual_encoding_is_found() {
+    let table = unusual_table();
+    let rows = [TableRows { table: &table, rows_max: u32::MAX }];
+    let block = Bytes::from(write_block(&rows, &OPTIONS, meta()).unwrap());
+    let opened = open(&block).unwrap();
+    let records = opened.block.records();
+    for n in [3, 4_000, 8_500] {
+        let value = text_of(n);
+        let (mut found, mut listed) = (RowSet::new(), BTreeSet::new());
+        for page in &opened.pages {
+            for row in page.rows_with_text("request.id", &value, records) {
+                found.insert(row);
+            }
+            page.visit_texts("request.id", &found, records, |text| {
+                listed.insert(text.to_owned());
+            });
+        }
+        let start = |row| opened.search.row_start_end(row).unwrap().0;
+        let expected: BTreeSet<u64> = (0..SPANS).filter(|m| text_of(*m) == value).collect();
+        assert_eq!(numbers(&found, start), expected);
+        assert_eq!(listed, [value].into());
     }
 }
 
