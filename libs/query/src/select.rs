@@ -227,18 +227,20 @@ fn rows_of(index: &impl RowIndex, prefilter: &Prefilter) -> Result<Found, BlockE
         Prefilter::Or(parts) => {
             let mut rows = RowSet::new();
             let mut exact = true;
-            let unscoped = is_unscoped(parts);
-            for (at, part) in parts.iter().enumerate() {
+            let mut before = None;
+            for part in parts {
                 let found = rows_of(index, part)?;
                 exact &= found.exact;
                 match found.set {
                     Set::All => return Ok(Found { set: Set::All, exact: false }),
                     Set::Some(more) => {
                         // A span's own value, whatever it is, hides that of its resource.
-                        exact &= !unscoped || at == 0 || more.is_empty();
+                        exact &=
+                            !before.is_some_and(|span| is_unscoped(span, part)) || more.is_empty();
                         rows.unite(&more);
                     }
                 }
+                before = Some(part);
             }
             Ok(Found { set: Set::Some(rows), exact })
         }
@@ -252,10 +254,11 @@ fn is_scan(part: &Prefilter) -> bool {
     )
 }
 
-/// Whether these are the two places of an unscoped attribute.
-fn is_unscoped(parts: &[Prefilter]) -> bool {
-    match parts {
-        [Prefilter::Condition(a), Prefilter::Condition(b)] => match (&a.field, &b.field) {
+/// Whether these are the two places of an unscoped attribute. They are neighbours, also among the
+/// alternatives of a larger condition, which are one list.
+fn is_unscoped(span: &Prefilter, resource: &Prefilter) -> bool {
+    match (span, resource) {
+        (Prefilter::Condition(a), Prefilter::Condition(b)) => match (&a.field, &b.field) {
             (Field::Attribute(a, name), Field::Attribute(b, other)) => {
                 (*a, *b) == (Scope::Span, Scope::Resource) && name == other
             }

@@ -17,7 +17,7 @@ use clew_traceql::plan::Scope;
 use clew_traceql::value::Static;
 
 use super::run;
-use super::spans::{SpanModel, TraceModel, encode, later_span};
+use super::spans::{Resource, SpanModel, TraceModel, Val, encode, later_span};
 use super::world::put_block;
 
 /// Passes everything on and counts.
@@ -155,6 +155,30 @@ fn old_blocks_are_not_opened_when_new_ones_have_enough() {
             engine.search(&dynamic(&sources), &plan("{ name != nil }", 120)).await.unwrap();
         assert_eq!(ids(&outcome.response).len(), 120);
         assert_eq!(ids(&outcome.response)[99..102], [50, 39, 38]);
+    });
+}
+
+#[test]
+fn a_spans_own_value_hides_that_of_its_resource_also_among_alternatives() {
+    run(async {
+        let Setup { bucket, reader, engine } = setup();
+        let resource = Resource { a: Some(Val::Int(0)), ..later_span().resource };
+        let span =
+            SpanModel { id: 1, a: Some(Val::Text("y".to_owned())), resource, ..later_span() };
+        let trace = TraceModel { id: 1, spans: vec![span] };
+        let mut table = SpanTable::new(3);
+        table.push(&encode(&trace, &trace.spans[0])).unwrap();
+        let sources = [counted(reader.source(put_block(&bucket, "block", &table).await))];
+        for (query, expected) in [
+            ("{ .a >= 0 }", &[][..]),
+            ("{ .a >= 0 || .b < 2 }", &[]),
+            ("{ .b < 2 || .a >= 0 || .a = `x` }", &[]),
+            ("{ .a = `y` || .b < 2 }", &[1]),
+            ("{ resource.a >= 0 || .b < 2 }", &[1]),
+        ] {
+            let outcome = engine.search(&dynamic(&sources), &plan(query, 5)).await.unwrap();
+            assert_eq!(ids(&outcome.response), expected, "{query}");
+        }
     });
 }
 

@@ -71,8 +71,6 @@ fn counted<'a>(
     range: (u64, u64),
 ) -> Vec<(TraceModel, SpanModel)> {
     let inside = |start: u64, end: u64| start <= range.1 && end >= range.0;
-    // A filter that is always true is none, so that the time range selects places alone.
-    let filter = filter.filter(|filter| clew_traceql::tag_filter(&query(filter)).is_some());
     let mut counted = Vec::new();
     if let Some(filter) = filter.filter(|filter| tag_query_needs_traces(&query(filter))) {
         // What depends on other spans of a trace is judged on the whole trace.
@@ -82,6 +80,8 @@ fn counted<'a>(
         }
         return counted;
     }
+    // A filter that is always true is none, so that the time range selects places alone.
+    let filter = filter.filter(|filter| clew_traceql::tag_filter(&query(filter)).is_some());
     for place in 0..layout.places.len() {
         let fragments = layout.fragments(place);
         if !layout.bounds(place).is_some_and(|(start, end)| inside(start, end)) {

@@ -4,15 +4,16 @@
 """
 
 import argparse
+import json
 import time
 
-
-from harness import Clew
+from harness import Clew, run_clew
 from ledger import Ledger
 
+SETTINGS = ["ingester.flush.age_max=1h", "querier.cache_bytes=256MiB"]
+
 # Nothing is merged: the many blocks are the point.
-SETTINGS = ["compactor.fan_in=256", "compactor.window=1h", "compactor.settle=24h",
-            "ingester.flush.age_max=1h", "querier.cache_bytes=256MiB"]
+ROLES = ["metastore", "distributor", "ingester", "querier"]
 
 
 def cost(server, ask, count):
@@ -32,7 +33,7 @@ def main():
     parser.add_argument("--blocks", type=int, default=10_000)
     parser.add_argument("--lookups", type=int, default=50)
     arguments = parser.parse_args()
-    server = Clew(SETTINGS).start()
+    server = Clew(SETTINGS, roles=ROLES).start()
     try:
         ledger = Ledger(server)
         began = time.monotonic()
@@ -46,7 +47,8 @@ def main():
         unique = [sorted(ledger.acked[trace])[0] for trace in picked]
         server.stop()
         server.start()
-        print(f"live objects: {server.metric('clew_compactor_live_objects'):.0f}")
+        listed = json.loads(run_clew("block", "list", "--json", "--addr", server.rpc_addr).stdout)
+        print(f"blocks: {len(listed)}")
         print("trace by id, first (reads every filter):", cost(
             server, lambda _: server.trace_spans(ids[0]), 1))
         print("trace by id, page not read yet:         ", cost(
