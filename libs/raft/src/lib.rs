@@ -42,7 +42,7 @@ pub use host::{GroupOptions, GroupSpec, Host};
 pub use ids::{GroupId, LogId, NodeAddr, ReplicaId};
 pub use machine::StateMachine;
 pub use member::{CommittedEntry, GroupStatus, Leadership, Members};
-pub use rpc::{Addresses, PeerServer, Peers};
+pub use rpc::{Addresses, MESSAGE_DEADLINE, PeerServer, Peers};
 pub use shard::ShardState;
 #[cfg(feature = "test-support")]
 pub use store::SimulatedDisk;

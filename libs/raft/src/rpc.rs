@@ -25,7 +25,7 @@ const FRAMING_BYTES: usize = 1 << 10;
 
 /// How long a message may be on its way: the largest entry over a slow link. openraft waits for less
 /// and sends again; what it sends meanwhile is not what takes long.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Finds the `host:port` of a replica's node, if it is known now.
 pub type Addresses = Arc<dyn Fn(GroupId, &NodeAddr) -> Option<String> + Send + Sync>;
@@ -68,7 +68,7 @@ impl Transport for Peers {
             .max_encoding_message_size(MESSAGE_BYTES_MAX + FRAMING_BYTES);
         let group = Bytes::copy_from_slice(&group.to_bytes());
         let call = client.call(CallRequest { group, message: request });
-        match self.clock.timeout(DEADLINE, call).await {
+        match self.clock.timeout(MESSAGE_DEADLINE, call).await {
             Some(Ok(answer)) => Ok(answer.into_inner().message),
             Some(Err(status)) => Err(unreachable(status.message().to_owned())),
             None => Err(unreachable("no answer".to_owned())),

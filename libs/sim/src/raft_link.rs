@@ -1,17 +1,12 @@
 //! How the replicas of simulated processes reach each other: as [`clew_raft::Peers`] does it, over the
 //! simulated network and without gRPC.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use clew_node::Clock;
-use clew_raft::{Addresses, Error, GroupId, NodeAddr, Transport};
+use clew_raft::{Addresses, Error, GroupId, MESSAGE_DEADLINE, NodeAddr, Transport};
 
 use crate::network::{Broken, Name, Network};
-
-/// How long a message may be on its way, as in production.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What one process sends to the replicas of others.
 pub(crate) struct RaftLink {
@@ -34,7 +29,7 @@ impl Transport for RaftLink {
         let addr = (self.addresses)(group, target);
         let addr = addr.ok_or_else(|| unreachable("its address is not known"))?;
         let call = self.network.call_raft(&self.from, &addr, group, request);
-        match self.clock.timeout(DEADLINE, call).await {
+        match self.clock.timeout(MESSAGE_DEADLINE, call).await {
             Some(Ok(answer)) => answer.map_err(|error| unreachable(&error.to_string())),
             Some(Err(Broken(why))) => Err(unreachable(why)),
             None => Err(unreachable("no answer")),

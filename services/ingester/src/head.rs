@@ -193,13 +193,13 @@ impl Head {
             match LogEntry::decode(data) {
                 Ok(decoded) => {
                     for batch in decoded.batches {
-                        let place = Place {
+                        let into = Destination {
                             hash_seed: self.hash_seed,
                             active: &active,
                             older: &older,
                             recent: &intake.recent,
                         };
-                        let taken = take_batch(&place, &batch, unpack);
+                        let taken = take_batch(&into, &batch, unpack);
                         note(taken, log_id, &intake.metrics);
                     }
                 }
@@ -317,7 +317,7 @@ pub fn read_entry(data: &Bytes) -> (u64, u64) {
 type Unpack = std::io::Result<Decompressor<'static>>;
 
 /// Where a batch goes, and what else its traces may be in.
-struct Place<'a> {
+struct Destination<'a> {
     hash_seed: u64,
     active: &'a Segment,
     older: &'a [Arc<Segment>],
@@ -332,7 +332,7 @@ struct Taken {
 }
 
 fn take_batch(
-    place: &Place<'_>,
+    into: &Destination<'_>,
     batch: &Batch,
     unpack: &mut Unpack,
 ) -> Result<Taken, IngesterError> {
@@ -345,13 +345,13 @@ fn take_batch(
     let unpack = unpack.as_mut().map_err(|error| decode(error.to_string()))?;
     let raw =
         unpack.decompress(&batch.traces, capacity).map_err(|error| decode(error.to_string()))?;
-    let table = place.active.tenant_or_new(&tenant, place.hash_seed);
+    let table = into.active.tenant_or_new(&tenant, into.hash_seed);
     let mut spans = table.table.write();
     let pushed = spans.push(&Bytes::from(raw))?;
     let mut split = 0;
     for trace in pushed.new_traces {
         let Some(id) = spans.trace_id(trace) else { continue };
-        if batch.fallback || lies_elsewhere(&tenant, &id, place.older, place.recent) {
+        if batch.fallback || lies_elsewhere(&tenant, &id, into.older, into.recent) {
             spans.mark_split(trace);
             split += 1;
         }
