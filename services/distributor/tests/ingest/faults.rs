@@ -148,9 +148,14 @@ async fn a_shard_that_hangs_is_given_up_after_the_append_timeout() {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.header("retry-after"), Some("1"));
     // Packing for other places may have begun when the request was given up.
-    while cluster.metric("clew_distributor_inflight_bytes") != Some(0.0) {
+    let in_flight = || cluster.metric("clew_distributor_inflight_bytes");
+    for _ in 0..20_000 {
+        if in_flight() == Some(0.0) {
+            break;
+        }
         tokio::task::yield_now().await;
     }
+    assert_eq!(in_flight(), Some(0.0));
     let name = "clew_distributor_append_failures_total{reason=\"timeout\"}";
     assert_eq!(cluster.metric(name), Some(1.0));
 }
