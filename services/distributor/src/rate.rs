@@ -2,6 +2,9 @@
 //!
 //! A request is taken when the bucket holds its bytes, or is full: one larger than the burst must
 //! not be told to come again for ever. It may leave the bucket in debt, so the long-term rate holds.
+//!
+//! Tokens are whole billionths of a byte, of which a rate in bytes per second makes whole ones in a
+//! nanosecond: who comes back after the time he was told is never refused by a rounding.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,6 +16,9 @@ use crate::refusal::Refusal;
 
 /// Buckets kept before full ones, which are as good as new ones, are thrown out.
 const BUCKETS_KEPT: usize = 10_000;
+
+/// Tokens for one byte.
+const BYTE: i128 = 1_000_000_000;
 
 /// The buckets of all tenants.
 pub(crate) struct RateLimit {
@@ -31,7 +37,7 @@ struct Buckets {
 
 #[derive(Clone, Copy)]
 struct Bucket {
-    tokens: f64,
+    tokens: i128,
     at: Duration,
 }
 
@@ -54,29 +60,44 @@ impl RateLimit {
     ) -> Result<(), Refusal> {
         let mut buckets = self.buckets.lock();
         if buckets.by_tenant.len() >= buckets.sweep_at && !buckets.by_tenant.contains_key(tenant) {
-            let burst = self.burst as f64;
-            buckets.by_tenant.retain(|_, bucket| self.refilled(bucket, now).tokens < burst);
+            buckets.by_tenant.retain(|_, bucket| self.refilled(bucket, now).tokens < self.full());
             buckets.sweep_at = (2 * buckets.by_tenant.len()).max(BUCKETS_KEPT);
         }
-        let full = Bucket { tokens: self.burst as f64, at: now };
+        let full = Bucket { tokens: self.full(), at: now };
         let bucket = buckets.by_tenant.entry(tenant.clone()).or_insert(full);
         *bucket = self.refilled(bucket, now);
-        let needed = (bytes as f64).min(self.burst as f64);
-        if bucket.tokens < needed {
-            let seconds = (needed - bucket.tokens) / self.rate as f64;
-            let retry_after = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let asked = tokens(bytes as u64);
+        let missing = asked.min(self.full()) - bucket.tokens;
+        if missing > 0 {
+            let nanos = missing.unsigned_abs().div_ceil(u128::from(self.rate));
+            let retry_after = duration_from_nanos(nanos);
             let (rate, burst) = (self.rate, self.burst);
             return Err(Refusal::RateLimited { rate, burst, bytes, retry_after });
         }
-        bucket.tokens -= bytes as f64;
+        bucket.tokens -= asked;
         Ok(())
     }
 
+    /// The tokens of a full bucket.
+    fn full(&self) -> i128 {
+        tokens(self.burst)
+    }
+
     fn refilled(&self, bucket: &Bucket, now: Duration) -> Bucket {
-        let passed = now.saturating_sub(bucket.at).as_secs_f64();
-        let tokens = (bucket.tokens + passed * self.rate as f64).min(self.burst as f64);
+        let passed = i128::try_from(now.saturating_sub(bucket.at).as_nanos()).unwrap_or(i128::MAX);
+        let gained = passed.saturating_mul(i128::from(self.rate));
+        let tokens = bucket.tokens.saturating_add(gained).min(self.full());
         Bucket { tokens, at: now.max(bucket.at) }
     }
+}
+
+fn tokens(bytes: u64) -> i128 {
+    i128::from(bytes) * BYTE
+}
+
+fn duration_from_nanos(nanos: u128) -> Duration {
+    let seconds = u64::try_from(nanos / 1_000_000_000).unwrap_or(u64::MAX);
+    Duration::new(seconds, (nanos % 1_000_000_000) as u32)
 }
 
 #[cfg(test)]
@@ -121,6 +142,17 @@ mod tests {
         assert_eq!(limit.buckets.lock().by_tenant.len(), 1);
     }
 
+    #[test]
+    fn numbers_at_their_limits_do_no_harm() {
+        for (rate, burst) in [(1, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX)] {
+            let limit = RateLimit::new(rate, burst);
+            limit.take(&tenant("a"), usize::MAX, Duration::ZERO).unwrap();
+            limit.take(&tenant("a"), usize::MAX, Duration::MAX).unwrap();
+            let refused = limit.take(&tenant("a"), 1, Duration::MAX).unwrap_err();
+            assert!(refused.retry_after().unwrap() > Duration::ZERO);
+        }
+    }
+
     proptest! {
         #[test]
         fn the_retry_hint_is_true_and_the_rate_holds(
@@ -131,16 +163,18 @@ mod tests {
             for (wait_millis, bytes) in steps {
                 now += Duration::from_millis(wait_millis);
                 if let Err(refused) = limit.take(&tenant("a"), bytes, now) {
-                    let hint = refused.retry_after().unwrap() + Duration::from_nanos(1);
-                    prop_assert!(hint > Duration::from_nanos(1));
+                    let hint = refused.retry_after().unwrap();
+                    prop_assert!(hint > Duration::ZERO);
+                    let early = now + hint - Duration::from_nanos(1);
+                    prop_assert!(limit.take(&tenant("a"), bytes, early).is_err());
                     now += hint;
                     prop_assert_eq!(limit.take(&tenant("a"), bytes, now), Ok(()));
                 }
                 taken += bytes;
                 largest = largest.max(bytes);
             }
-            let allowed = 200.0 + (now - START).as_secs_f64() * 50.0 + largest as f64 + 1.0;
-            prop_assert!(taken as f64 <= allowed);
+            let earned = (now - START).as_nanos() * 50 / 1_000_000_000;
+            prop_assert!(taken as u128 <= 200 + earned + largest as u128);
         }
     }
 }
