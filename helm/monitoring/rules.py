@@ -231,6 +231,11 @@ def causes():
         alert("ClewFileHandles", "ticket", "process_open_fds{job=\"clew\"} / process_max_fds > 0.8",
               "Clew: a process is about to run out of file descriptors",
               "{{ $labels.instance }} uses {{ $value | humanizePercentage }}.", "10m"),
+        alert("ClewCertificateEnds", "ticket",
+              "clew_tls_certificate_expiry_timestamp_seconds - time() < 3 * 86400",
+              "Clew: a certificate is not renewed",
+              "That of port {{ $labels.port }} on {{ $labels.instance }} is valid for "
+              "{{ $value | humanizeDuration }}; then its connections are refused.", "1h"),
         alert("ClewProbeWrong", "page",
               f'sum by ({BY}, check) (increase(clew_probe_checks_total{{outcome="wrong"}}[15m])) > 0',
               "Clew: an answer is wrong, seen from outside",

@@ -118,6 +118,8 @@ CASES = {
     "ClewFileHandles": ({s("process_open_fds"): "90x300", s("process_max_fds"): "100x300"},
                         {s("process_open_fds"): "9x300", s("process_max_fds"): "100x300"},
                         60),
+    "ClewCertificateEnds": levels("clew_tls_certificate_expiry_timestamp_seconds",
+                                  2 * 86_400, 5 * 86_400, 120, port="rpc"),
     "ClewProbeWrong": counted("clew_probe_checks_total", 40, check="trace", outcome="wrong"),
     "ClewProbeAbsent": ({s("up"): "1x300"},
                         {s("clew_probe_checks_total", check="trace", outcome="ok"): "1x300"}, 60),
