@@ -42,25 +42,30 @@ release: system ## Build the binary as it is shipped (slower build, faster progr
 	cargo build --locked --release -p clew --bin clew
 
 .PHONY: test
-test: unit sim-test e2e deploy-test ## Run every test
+test: unit e2e deploy-test ## Run every test
+
+# All tests share one build, whose binaries can be told to fail and whose clock can be simulated.
+TEST_BUILD := --locked --workspace --features clew/failpoints,clew-sim/simulation
 
 .PHONY: unit
-unit: system ## Run the tests of the crates
-	cargo test --locked --workspace --quiet
+unit: system ## Run the tests of the crates, simulations of a cluster among them
+	cargo test $(TEST_BUILD) --quiet
+
+.PHONY: test-build
+test-build: system
+	cargo build $(TEST_BUILD) --bins --tests
 
 .PHONY: e2e
-e2e: system python ## Run the real binary against real clients, and kill it
-	cargo build --locked --workspace --bins --features clew/failpoints
+e2e: test-build python ## Run the real binary against real clients, and kill it
 	CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
 
 DEPLOY_VENV := $(CACHE)/venv-deploy
 DEPLOY_TOOLS := $(CACHE)/prometheus
 
 .PHONY: deploy-test
-deploy-test: system ## Test chart, image, dashboards, alerts and docs with helm, Prometheus and the binary
+deploy-test: test-build ## Test chart, image, dashboards, alerts and docs with helm, Prometheus and the binary
 	@.ci/python $(DEPLOY_VENV) services/clew/tests/deploy/requirements.txt
 	@.ci/prometheus $(DEPLOY_TOOLS)
-	cargo build --locked --workspace --bins --features clew/failpoints
 	PATH="$$PATH:$(DEPLOY_TOOLS)/usr/bin" CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest \
 	  $(DEPLOY_VENV)/bin/python -m pytest -q -x -rs services/clew/tests/deploy $(ARGS)
 
@@ -110,30 +115,23 @@ bench-pieces: system ## Measure the pieces of ingest and search alone (ARGS="blo
 SEED ?= $(shell date +%s)
 
 .PHONY: chaos
-chaos: system python ## Harm a cluster under load in every way there is (SEED=7 MINUTES=10)
-	cargo build --locked --workspace --bins --features clew/failpoints
+chaos: test-build python ## Harm a cluster under load in every way there is (SEED=7 MINUTES=10)
 	CLEW_BINARY=$(CLEW) $(PYTHON) services/clew/tests/e2e/chaos.py --seed $(SEED) --minutes $(MINUTES)
 
 SEEDS ?= 50
 JOBS ?= $(shell nproc)
-# A build of its own: tokio's dice are seeded there, there is no RocksDB in it, and it is optimised,
-# since a seed costs nothing but processor time.
-SIM_CARGO = CARGO_TARGET_DIR=$(CACHE)/target-sim RUSTFLAGS="--cfg tokio_unstable" \
-  CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_INCREMENTAL=0 cargo
-SIM = $(SIM_CARGO) run --locked --quiet -p clew-sim --features simulation --
+# Optimised, in a folder of its own, since a seed costs nothing but processor time.
+SIM = CARGO_TARGET_DIR=$(CACHE)/target-sim CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_INCREMENTAL=0 \
+  cargo run --locked --quiet -p clew-sim --features simulation --
 
 .PHONY: sim
 sim: system ## Simulate a whole cluster under many seeds (SEEDS=50), or show one (SEED=7)
 	$(SIM) $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--seeds $(SEEDS) --jobs $(JOBS)) $(ARGS)
 
-.PHONY: sim-test
-sim-test: system ## Simulate a cluster under a few seeds, and that a seed gives one course
-	$(SIM_CARGO) test --locked --quiet -p clew-sim --features simulation
-
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --features clew-sim/simulation --quiet -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features clew/failpoints,clew-sim/simulation --quiet -- -D warnings
 	.ci/deny
 
 .PHONY: fix

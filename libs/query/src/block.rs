@@ -5,6 +5,7 @@ mod cache;
 mod describe;
 mod disk;
 mod pages;
+mod reads;
 mod verified;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ pub use self::cache::BlockCache;
 use self::cache::{Cached, Entry, Key, Part};
 pub use self::disk::{DiskCache, DiskCacheOptions};
 use self::pages::{first_page_of, ordinal_in_page, pages_of, trace_in_page};
+use self::reads::Section;
 use crate::QueryError;
 use crate::plan::SearchPlan;
 use crate::select::{RowIndex, TraceRows, exact_rows, select};
@@ -116,63 +118,7 @@ pub struct BlockSource {
     read_bytes: AtomicU64,
 }
 
-/// Bytes of a block that were not verified yet.
-struct Section {
-    bytes: Bytes,
-    /// Where they lie in the object, if they came from the bucket: they belong on disk once verified.
-    fetched: Option<Range<u64>>,
-}
-
 impl BlockSource {
-    /// Bytes of the block, from disk or from the bucket; `range` counts from its beginning.
-    async fn read(&self, range: Range<u64>) -> Result<Section, QueryError> {
-        let place = self.place(&range)?;
-        if let Some(bytes) = self.on_disk(&range).await? {
-            return Ok(Section { bytes, fetched: None });
-        }
-        let bytes = self.fetch_range(&range).await?;
-        Ok(Section { bytes, fetched: Some(place) })
-    }
-
-    /// Bytes of the block from the bucket.
-    async fn fetch_range(&self, range: &Range<u64>) -> Result<Bytes, QueryError> {
-        let place = self.place(range)?;
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.read_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
-        self.reader.bucket.get_range(&self.block.object, place).await.map_err(|error| {
-            QueryError::Storage { source_name: Arc::clone(&self.info.name), error: Arc::new(error) }
-        })
-    }
-
-    /// Bytes of the block, if they are on disk.
-    async fn on_disk(&self, range: &Range<u64>) -> Result<Option<Bytes>, QueryError> {
-        let place = self.place(range)?;
-        match &self.reader.disk {
-            Some(_) if place.is_empty() => Ok(Some(Bytes::new())),
-            Some(disk) => Ok(disk.get(&self.block.object, &place).await),
-            None => Ok(None),
-        }
-    }
-
-    /// Keeps on disk what was read of the bucket, now that it is verified.
-    fn keep_on_disk(&self, sections: impl IntoIterator<Item = Section>) {
-        let Some(disk) = &self.reader.disk else { return };
-        for Section { bytes, fetched } in sections {
-            if let Some(place) = fetched.filter(|place| !place.is_empty()) {
-                disk.put(&self.block.object, &place, bytes);
-            }
-        }
-    }
-
-    /// Where a range of the block lies in the object.
-    fn place(&self, range: &Range<u64>) -> Result<Range<u64>, QueryError> {
-        if range.start > range.end || range.end > self.block.length {
-            return Err(self.corrupt("footer", "a section lies outside"));
-        }
-        let offset = self.block.offset;
-        Ok(offset.saturating_add(range.start)..offset.saturating_add(range.end))
-    }
-
     /// Work of more than half a millisecond on bytes of this block.
     async fn compute<R: Send + 'static>(
         &self,
@@ -255,13 +201,19 @@ impl BlockSource {
         let traces = self.traces(&block).await?;
         let make = async {
             let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
-            let (dictionary, postings, locator, numbers, columns) = futures::try_join!(
-                self.read(ranges.dictionary),
-                self.read(ranges.postings),
-                self.read(ranges.locator),
-                self.read(ranges.numbers),
-                self.read(ranges.columns),
-            )?;
+            let wanted = [
+                ranges.dictionary,
+                ranges.postings,
+                ranges.locator,
+                ranges.numbers,
+                ranges.columns,
+            ];
+            let sections = self.read_all(&wanted).await?;
+            let Ok([dictionary, postings, locator, numbers, columns]) =
+                <[Section; 5]>::try_from(sections)
+            else {
+                return Err(self.confused());
+            };
             let bytes = index_bytes(&block);
             let block = Arc::clone(&block);
             // Only the table parsed before is used for the traces.

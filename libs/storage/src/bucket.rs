@@ -198,7 +198,7 @@ impl Bucket {
     pub async fn get_ranges(&self, key: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         key::check(key)?;
         ranges.iter().try_for_each(check_range)?;
-        let reads = ranges::join(ranges);
+        let reads = ranges::joined(ranges);
         let fetches: Vec<_> = reads.iter().map(|read| self.get_range(key, read.clone())).collect();
         let fetched: Vec<Bytes> =
             stream::iter(fetches).buffered(PARALLEL_READS).try_collect().await?;

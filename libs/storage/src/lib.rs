@@ -40,4 +40,5 @@ pub use budget::Budget;
 pub use config::{BucketConfig, ConfigError, Encryption};
 pub use error::{Error, Operation};
 pub use key::{KEY_BYTES_MAX, KeyError};
+pub use ranges::joined;
 pub use retry::RetryPolicy;

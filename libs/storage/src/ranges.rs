@@ -8,19 +8,20 @@ const GAP_MAX: u64 = 128 << 10;
 /// Ranges are not joined beyond this length, in bytes, so that long reads run side by side.
 const JOINED_MAX: u64 = 8 << 20;
 
-/// The reads that together hold all `ranges`: ascending, apart from each other, and each no longer
+/// The reads that [`Bucket::get_ranges`](crate::Bucket::get_ranges) makes, which together hold all
+/// `ranges`: ascending, apart from each other, and each no longer
 /// than it must be. Empty ranges need none.
-pub(crate) fn join(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+pub fn joined(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut sorted: Vec<Range<u64>> = ranges.iter().filter(|r| !r.is_empty()).cloned().collect();
     sorted.sort_by_key(|range| (range.start, range.end));
-    let mut joined: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
+    let mut reads: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
     for range in sorted {
-        match joined.last_mut() {
+        match reads.last_mut() {
             Some(last) if belongs(last, &range) => last.end = last.end.max(range.end),
-            _ => joined.push(range),
+            _ => reads.push(range),
         }
     }
-    joined
+    reads
 }
 
 fn belongs(last: &Range<u64>, range: &Range<u64>) -> bool {
@@ -28,7 +29,7 @@ fn belongs(last: &Range<u64>, range: &Range<u64>) -> bool {
     range.start < last.end || (near && range.end - last.start <= JOINED_MAX)
 }
 
-/// The place of the read that holds `range`, among reads from [`join`]; none for an empty range.
+/// The place of the read that holds `range`, among reads from [`joined`]; none for an empty range.
 pub(crate) fn holder(joined: &[Range<u64>], range: &Range<u64>) -> Option<usize> {
     let after = joined.partition_point(|read| read.start <= range.start);
     let place = after.checked_sub(1)?;
@@ -45,10 +46,10 @@ mod tests {
     fn near_ranges_are_joined_and_far_ones_are_not() {
         let far = 1_000 + GAP_MAX;
         let ranges = [10..20, 0..5, far + 1..far + 2, 900..1_000, 7..7];
-        assert_eq!(join(&ranges), [0..1_000, far + 1..far + 2]);
+        assert_eq!(joined(&ranges), [0..1_000, far + 1..far + 2]);
         let long = [0..JOINED_MAX, JOINED_MAX..JOINED_MAX + 1, 5..JOINED_MAX + 1];
-        assert_eq!(join(&long), vec![0..JOINED_MAX + 1; 1]);
-        assert_eq!(join(&long[..2]).len(), 2);
+        assert_eq!(joined(&long), vec![0..JOINED_MAX + 1; 1]);
+        assert_eq!(joined(&long[..2]).len(), 2);
     }
 
     proptest! {
@@ -58,7 +59,7 @@ mod tests {
         ) {
             let ranges: Vec<Range<u64>> =
                 given.iter().map(|(start, length)| *start..start + length).collect();
-            let joined = join(&ranges);
+            let joined = joined(&ranges);
             for pair in joined.windows(2) {
                 prop_assert!(pair[0].end <= pair[1].start);
             }

@@ -61,8 +61,7 @@ impl BlockSource {
         block: Arc<Block>,
         run: Run,
     ) -> Result<Vec<(usize, Arc<Page>)>, QueryError> {
-        let (bytes, columns) =
-            futures::try_join!(self.fetch_range(&run.bytes), self.fetch_range(&run.columns))?;
+        let (bytes, columns) = self.fetch_pair(&run.bytes, &run.columns).await?;
         let sections = self.sections_of(&block, &run, &bytes, &columns)?;
         let decoded = self
             .compute(move || {

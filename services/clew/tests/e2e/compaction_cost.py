@@ -4,7 +4,7 @@
 
 One process takes and answers; another one compacts, so that its processor time is that of compaction. Sixteen
 flushes are merged by fours, twice: each span is written again as often as it can be with the usual settings (those of
-busy shards are once).
+busy shards are once). The compactor is slowed down so that queries are measured while it works, too.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from harness import Clew, run_clew
 # A little smaller, so that there are sixteen whole ones.
 FLUSHES = 16.5
 SETTINGS = ["metastore.shards=1", "ingester.flush.age_max=1h"]
-COMPACTOR = ["compactor.fan_in=4", "compactor.settle=0s", "compactor.poll_interval=100ms", "compactor.cpu_share=1"]
+COMPACTOR = ["compactor.fan_in=4", "compactor.settle=0s", "compactor.poll_interval=100ms", "compactor.cpu_share=0.3"]
 
 
 def loadtest(command, server, *more):
@@ -53,6 +53,8 @@ def main():
         print(f"{blocks_of(server)} objects, {size / spans:.1f} bytes per span")
         print("queries before:\n" + loadtest("queries", server), flush=True)
         compactor.start()
+        print("queries during:\n" + loadtest("queries", server))
+        print(f"{blocks_of(server)} objects by then", flush=True)
         rewritten = -1.0
         while rewritten != (rewritten := compactor.metric("clew_compactor_spans_total")) or not rewritten:
             time.sleep(10)
