@@ -111,8 +111,9 @@ impl Bucket {
         self
     }
 
-    /// Stores a new object, durably when this returns. Repeating it with the same bytes is safe, also
-    /// after an error.
+    /// Stores a new object, durably when this returns: the store was asked for its size afterwards,
+    /// since what only it has is given up elsewhere next. Repeating it with the same bytes is safe,
+    /// also after an error.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the key exists with other bytes; [`Error::Invalid`] for an empty body or
@@ -127,8 +128,27 @@ impl Bucket {
         let attempt = || self.backend.create(key, body.clone());
         let creation = self.retrier.run(Operation::Put, key, length, |_| length, attempt).await?;
         match creation {
-            Creation::Created => Ok(Put::Created),
+            Creation::Created => self.confirm(key, length).await,
             Creation::Existed => self.compare(key, &body).await,
+        }
+    }
+
+    /// Whether the object that the store says to have taken is there.
+    async fn confirm(&self, key: &str, length: u64) -> Result<Put, Error> {
+        let unkept = |message: String| Error::Unavailable {
+            operation: Operation::Put,
+            key: key.to_owned(),
+            message,
+        };
+        match self.head(key).await {
+            Ok(size) if size == length => Ok(Put::Created),
+            Ok(size) => Err(unkept(format!("it took {length} bytes and has {size}"))),
+            Err(Error::NotFound { .. }) => {
+                Err(unkept("it took the object and has none".to_owned()))
+            }
+            // A policy may allow no more than writing: the store's word has to do.
+            Err(Error::Denied { .. }) => Ok(Put::Created),
+            Err(error) => Err(error),
         }
     }
 

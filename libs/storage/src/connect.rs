@@ -44,6 +44,15 @@ pub(crate) fn connect(config: &BucketConfig, deps: &Deps) -> Result<Arc<dyn Back
     Ok(Arc::new(Remote::new(store, &prefix)))
 }
 
+/// The endpoint with the bucket in its host name, where `object_store` wants it then.
+fn with_bucket_in_host(endpoint: &str, bucket: &str) -> String {
+    let Some((scheme, host)) = endpoint.split_once("://") else { return endpoint.to_owned() };
+    if host.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.')) {
+        return endpoint.to_owned();
+    }
+    format!("{scheme}://{bucket}.{host}")
+}
+
 fn s3(config: &BucketConfig, bucket: &str) -> AmazonS3Builder {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
@@ -51,7 +60,12 @@ fn s3(config: &BucketConfig, bucket: &str) -> AmazonS3Builder {
         .with_retry(no_retries())
         .with_client_options(client(config));
     if !config.endpoint.is_empty() {
-        builder = builder.with_endpoint(&config.endpoint);
+        let endpoint = if config.path_style {
+            config.endpoint.clone()
+        } else {
+            with_bucket_in_host(&config.endpoint, bucket)
+        };
+        builder = builder.with_endpoint(endpoint);
     }
     if !config.region.is_empty() {
         builder = builder.with_region(&config.region);
@@ -138,6 +152,14 @@ fn no_retries() -> RetryConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_goes_into_the_host_once() {
+        let placed = |endpoint| with_bucket_in_host(endpoint, "traces");
+        assert_eq!(placed("https://s3.example:9000"), "https://traces.s3.example:9000");
+        assert_eq!(placed("https://traces.s3.example"), "https://traces.s3.example");
+        assert_eq!(placed("http://traces2.example"), "http://traces.traces2.example");
+    }
 
     #[test]
     fn cloud_buckets_open_without_being_reached() {

@@ -30,6 +30,8 @@ pub enum Fault {
     Garble,
     /// It is answered only after this time, by the injected clock.
     Stall(Duration),
+    /// A write is answered well and keeps nothing; on other operations nothing is wrong.
+    Forget,
 }
 
 /// Faults to come, by operation. Clones share them.
@@ -52,6 +54,12 @@ impl FaultPlan {
     /// How many faults have not happened yet.
     pub fn pending(&self) -> usize {
         self.faults.lock().values().map(VecDeque::len).sum()
+    }
+
+    fn is_forgotten(&self) -> bool {
+        let mut faults = self.faults.lock();
+        let next = faults.get_mut(&Operation::Put);
+        next.is_some_and(|next| next.pop_front_if(|fault| *fault == Fault::Forget).is_some())
     }
 
     fn next(&self, operation: Operation) -> Option<Fault> {
@@ -99,7 +107,7 @@ impl Faulty {
                 self.clock.sleep(duration).await;
                 action.await
             }
-            Some(Fault::Truncate(_) | Fault::Garble) | None => action.await,
+            Some(Fault::Truncate(_) | Fault::Garble | Fault::Forget) | None => action.await,
         };
         (fault, result)
     }
@@ -108,6 +116,9 @@ impl Faulty {
 #[async_trait]
 impl Backend for Faulty {
     async fn create(&self, key: &str, body: Bytes) -> Result<Creation, Error> {
+        if self.plan.is_forgotten() {
+            return Ok(Creation::Created);
+        }
         self.run(Operation::Put, key, self.backend.create(key, body)).await.1
     }
 
@@ -141,7 +152,7 @@ impl Backend for Faulty {
                     clock.sleep(duration).await;
                     listed
                 }
-                Some(Fault::Truncate(_) | Fault::Garble) | None => listed,
+                Some(Fault::Truncate(_) | Fault::Garble | Fault::Forget) | None => listed,
             }
         };
         begin.flatten_stream().boxed()

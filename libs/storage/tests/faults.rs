@@ -67,6 +67,21 @@ async fn a_put_of_unknown_outcome_is_repeated_and_found() {
 }
 
 #[tokio::test]
+async fn what_a_store_says_to_have_is_looked_for() {
+    let world = world();
+    world.plan.inject(Operation::Put, Fault::Forget);
+    let error = world.run(world.bucket.put_new(KEY, body())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().ends_with("it took the object and has none"), "{error}");
+    // Again, as whoever flushes does.
+    assert_eq!(world.run(world.bucket.put_new(KEY, body())).await.unwrap(), Put::Created);
+    // Who may only write has to believe it.
+    world.plan.inject(Operation::Head, Fault::Deny);
+    let put = world.run(world.bucket.put_new("flush/other.clew", body())).await.unwrap();
+    assert_eq!((put, world.plan.pending()), (Put::Created, 0));
+}
+
+#[tokio::test]
 async fn patience_ends() {
     let world = world();
     for _ in 0..6 {

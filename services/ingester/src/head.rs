@@ -227,6 +227,13 @@ impl Head {
         self.segments.read().sealed.front().cloned()
     }
 
+    /// Where the oldest segment begins in the log, and when it took its first entry.
+    pub(crate) fn oldest(&self) -> (u64, Option<Duration>) {
+        let segments = self.segments.read();
+        let oldest = segments.sealed.front().unwrap_or(&segments.active);
+        (oldest.from, oldest.first_at())
+    }
+
     pub(crate) fn sealed_count(&self) -> usize {
         self.segments.read().sealed.len()
     }

@@ -12,6 +12,7 @@ pub(crate) struct IngesterMetrics {
     pub(crate) watermark: IntGaugeVec,
     pub(crate) consumed: IntGaugeVec,
     pub(crate) leading: IntGaugeVec,
+    pub(crate) unflushed_age: IntGaugeVec,
     pub(crate) head_bytes: IntGauge,
 }
 
@@ -59,6 +60,11 @@ impl IngesterMetrics {
             leading: metrics.gauges(
                 "clew_ingester_leading",
                 "1 if this node leads the shard and its head is ready.",
+                &["shard"],
+            ),
+            unflushed_age: metrics.gauges(
+                "clew_ingester_unflushed_age_seconds",
+                "How long the oldest spans of a shard led here have waited for a registered block.",
                 &["shard"],
             ),
             head_bytes: metrics

@@ -11,6 +11,7 @@ use clew_proto::shard::v1::Batch;
 use clew_raft::{LogId, ReplicaId, ShardGroup};
 use clew_ring::ShardId;
 use clew_storage::Bucket;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::sync::watch;
@@ -76,12 +77,14 @@ pub(crate) struct Shard {
     pub(crate) sealed: Notify,
     rebuild: Notify,
     gauges: Gauges,
+    waiting: Mutex<Waiting>,
 }
 
 struct Gauges {
     watermark: IntGauge,
     consumed: IntGauge,
     leading: IntGauge,
+    unflushed_age: IntGauge,
 }
 
 /// Why a stretch of leading ended.
@@ -101,6 +104,7 @@ impl Shard {
             watermark: metrics.watermark.with_label_values(&[&label]),
             consumed: metrics.consumed.with_label_values(&[&label]),
             leading: metrics.leading.with_label_values(&[&label]),
+            unflushed_age: metrics.unflushed_age.with_label_values(&[&label]),
         };
         let queue = AppendQueue::new(
             config.append_queue_bytes_max.as_usize(),
@@ -125,6 +129,7 @@ impl Shard {
             budget,
             queue,
             gauges,
+            waiting: Mutex::default(),
         })
     }
 
@@ -270,6 +275,8 @@ impl Shard {
             if !self.group.leadership().borrow().is_leader {
                 // A follower keeps the log and nothing else.
                 self.head.reset(self.group.watermark().map_or(0, |id| id.index));
+                *self.waiting.lock() = Waiting::default();
+                self.gauges.unflushed_age.set(0);
             }
             match ended {
                 Some(Ok(Ended::Again)) => {}
@@ -390,14 +397,25 @@ impl Shard {
     async fn wait_for_room(&self) {
         let mut flushed = self.head.flushed();
         while self.head.sealed_count() > 0 && self.budget.exhausted() {
+            self.note_age();
             // The sender lives as long as the head.
-            if flushed.changed().await.is_err() {
+            if let Some(Err(_)) = self.deps.clock.timeout(AGE_CHECK, flushed.changed()).await {
                 return;
             }
         }
     }
 
+    /// Says how long spans have waited to be flushed.
+    fn note_age(&self) {
+        let (from, first_at) = self.head.oldest();
+        let now = self.deps.clock.monotonic();
+        let since = self.waiting.lock().since(from, first_at);
+        let age = since.map_or(0, |since| now.saturating_sub(since).as_secs());
+        self.gauges.unflushed_age.set(as_gauge(age));
+    }
+
     fn seal_if_due(&self) {
+        self.note_age();
         let active = self.head.active();
         let Some(first_at) = active.first_at() else { return };
         let age = self.deps.clock.monotonic().saturating_sub(first_at);
@@ -435,6 +453,21 @@ fn is_full(segment: &Segment, flush: &FlushConfig) -> bool {
         || segment.tenant_count() >= TENANTS_MAX
 }
 
+/// Since when spans wait to be flushed. A head that is built anew, because no block could be made of it,
+/// say, makes them no younger.
+#[derive(Debug, Default)]
+struct Waiting(Option<(u64, Duration)>);
+
+impl Waiting {
+    /// The oldest segment begins behind log index `from` and took its first spans at `first_at`.
+    fn since(&mut self, from: u64, first_at: Option<Duration>) -> Option<Duration> {
+        if self.0.is_none_or(|(known, _)| known != from) {
+            self.0 = first_at.map(|at| (from, at));
+        }
+        self.0.map(|(_, since)| since)
+    }
+}
+
 fn as_gauge(index: u64) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }
@@ -447,4 +480,23 @@ pub(crate) fn log_id(point: LogPoint) -> LogId {
 /// A position of the log as one of the catalog.
 pub(crate) fn log_point(id: LogId) -> LogPoint {
     LogPoint { term: id.term, leader: id.replica.0, index: id.index }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_wait_from_the_first_entry_until_their_flush() {
+        let at = |seconds| Some(Duration::from_secs(seconds));
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.since(5, None), None, "a quiet log, whatever elections write to it");
+        assert_eq!(waiting.since(5, at(10)), at(10));
+        // The head was built anew from the same place.
+        assert_eq!(waiting.since(5, None), at(10));
+        assert_eq!(waiting.since(5, at(70)), at(10));
+        // The oldest segment is flushed; the next took its first entry later.
+        assert_eq!(waiting.since(9, at(60)), at(60));
+        assert_eq!(waiting.since(12, None), None);
+    }
 }

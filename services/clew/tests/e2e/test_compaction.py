@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 import ledger as books
-from harness import run_clew
+from harness import http, run_clew
 from ledger import Ledger
 
 # Clocks so short that everything happens within seconds.
@@ -295,6 +295,23 @@ def test_deleting_by_query_takes_what_matches(clew):
     ledger.verify()
     wrong = run_clew("delete", "--api", server.url, "--query", "{ nonsense")
     assert wrong.returncode == 1 and "400" in wrong.stderr, wrong
+
+
+def test_a_deletion_that_is_not_clear_deletes_nothing(clew):
+    server = clew(*FAST)
+    ledger = Ledger(server)
+    fill(ledger, server, 1)
+
+    def ask(parameters):
+        return http("POST", f"{server.url}/api/deletions?{parameters}")
+    for parameters in ("q={}&q={.a=1}", "q={}&dryRun=true&dryRun=false", "q={}&dryRun=1", "q={}&dryrun=true",
+                       "q={}&start=1&start=2", "q=", "", "traceID=" + "0" * 32):
+        assert ask(parameters).status == 400, parameters
+    # Whoever says dryRun at all wants one.
+    would = ask("q={}&dryRun").json()
+    assert would["dryRun"] is True, would
+    ledger.verify()
+    ledger.verify_search()
 
 
 def test_deleting_can_be_switched_off(clew):

@@ -94,16 +94,17 @@ fn only_tenant(api: &Api, headers: &HeaderMap) -> Result<TenantId, Fault> {
 }
 
 fn ask_of(api: &Api, parameters: &Parameters) -> Result<DeletionAsk, Fault> {
-    let dry_run = match parameters.get("dryRun") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => return Err(Fault::bad(format!("invalid dryRun: {other}"))),
+    once_each(parameters)?;
+    let dry_run = match parameters.iter().find(|(name, _)| *name == "dryRun") {
+        None | Some((_, "false")) => false,
+        // Without a value, too: who says it at all must not lose anything.
+        Some((_, "true" | "")) => true,
+        Some((_, other)) => return Err(Fault::bad(format!("invalid dryRun: {other}"))),
     };
     let ids = parameters.iter().filter(|(name, _)| *name == "traceID").map(|(_, value)| value);
     let ids = ids.map(params::trace_id).collect::<Result<Vec<_>, _>>()?;
-    let known = ["q", "start", "end", "dryRun", "traceID"];
-    if let Some((name, _)) = parameters.iter().find(|(name, _)| !known.contains(name)) {
-        return Err(Fault::bad(format!("unknown parameter: {name}")));
+    if ids.iter().any(|id| id.0 == [0; 16]) {
+        return Err(Fault::bad("invalid traceID: it is all zeros"));
     }
     let query = parameters.get("q").map(str::to_owned);
     match (query, ids.is_empty()) {
@@ -127,6 +128,22 @@ fn ask_of(api: &Api, parameters: &Parameters) -> Result<DeletionAsk, Fault> {
             Ok(DeletionAsk { ids: Vec::new(), search: Some(search), dry_run })
         }
     }
+}
+
+/// What is not known, or given twice, is no deletion: the one that was meant is not known then.
+fn once_each(parameters: &Parameters) -> Result<(), Fault> {
+    const KNOWN: [&str; 4] = ["q", "start", "end", "dryRun"];
+    let mut given = Vec::new();
+    for (name, _) in parameters.iter().filter(|(name, _)| *name != "traceID") {
+        if !KNOWN.contains(&name) {
+            return Err(Fault::bad(format!("unknown parameter: {name}")));
+        }
+        if given.contains(&name) {
+            return Err(Fault::bad(format!("{name} is given twice")));
+        }
+        given.push(name);
+    }
+    Ok(())
 }
 
 fn record(record: &DeletionRecord) -> Value {
