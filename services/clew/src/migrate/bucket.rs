@@ -63,14 +63,21 @@ fn url(from: &Value, provider: &str, scheme: &str, bucket: &str, place: &mut Pla
     place.became(&format!("{provider}.prefix"), "bucket.url", "");
 }
 
+/// The region that an address of AWS has for itself: `s3.eu-central-1.amazonaws.com`,
+/// `s3-us-west-2.amazonaws.com` and `s3.dualstack.eu-central-1.amazonaws.com`. Nothing for others: those
+/// of a private network (`vpce`) or of FIPS are places of their own.
+fn region_of(endpoint: &str) -> Option<&str> {
+    let host = endpoint.strip_suffix(".amazonaws.com")?;
+    let region = host.strip_prefix("s3.dualstack.").or(host.strip_prefix("s3."));
+    let region = region.or(host.strip_prefix("s3-"))?;
+    (region.contains('-') && !region.contains('.') && !region.contains("fips")).then_some(region)
+}
+
 fn s3(from: &Value, place: &mut Place) {
     url(from, "s3", "s3", "bucket", place);
     let endpoint = text(from, "endpoint").unwrap_or_default();
-    let of_aws = endpoint.ends_with(".amazonaws.com");
-    if of_aws || endpoint.is_empty() {
-        // s3.eu-central-1.amazonaws.com and s3.dualstack.eu-central-1.amazonaws.com
-        let named = endpoint.trim_end_matches(".amazonaws.com").rsplit('.').next();
-        let named = named.filter(|part| part.contains('-'));
+    let named = region_of(endpoint);
+    if named.is_some() || endpoint.is_empty() || endpoint == "s3.amazonaws.com" {
         if let Some(region) = text(from, "region").or(named) {
             place.set("bucket.region", region);
         }
@@ -87,12 +94,33 @@ fn s3(from: &Value, place: &mut Place) {
             place.set("bucket.path_style", path_style);
         }
     }
+    encryption(&from["sse"], place);
     place.became("s3.insecure", "bucket.endpoint", "http:// or https://");
     place.became("s3.region", "bucket.region", "");
     place.became("s3.forcepathstyle", "bucket.path_style", "");
     place.secret("s3.access_key", "CLEW_BUCKET_ACCESS_KEY_ID");
     place.secret("s3.secret_key", "CLEW_BUCKET_SECRET_ACCESS_KEY");
     place.secret("s3.session_token", "CLEW_BUCKET_SESSION_TOKEN");
+}
+
+fn encryption(sse: &Value, place: &mut Place) {
+    let kind = match text(sse, "type") {
+        Some("SSE-S3") => "s3",
+        Some("SSE-KMS") => "kms",
+        Some("SSE-C") => {
+            place.left("s3.sse.type", "set bucket.sse=customer, with its key");
+            place.secret("s3.sse.encryption_key", "CLEW_BUCKET_SSE_CUSTOMER_KEY");
+            return;
+        }
+        _ => return,
+    };
+    place.set("bucket.sse", kind);
+    place.became("s3.sse.type", "bucket.sse", "");
+    if let Some(key) = text(sse, "kms_key_id") {
+        place.set("bucket.sse_kms_key_id", key);
+        place.became("s3.sse.kms_key_id", "bucket.sse_kms_key_id", "");
+    }
+    place.left("s3.sse.kms_encryption_context", "there is no such setting");
 }
 
 fn gcs(from: &Value, place: &mut Place) {
@@ -127,6 +155,25 @@ mod tests {
             "bucket": "traces", "endpoint": "s3.dualstack.eu-central-1.amazonaws.com"}}));
         assert!(s3.contains(&("bucket.url".to_owned(), json!("s3://traces"))));
         assert!(s3.contains(&("bucket.region".to_owned(), json!("eu-central-1"))));
+        let old = settings(json!({"backend": "s3", "s3": {
+            "bucket": "traces", "endpoint": "s3-us-west-2.amazonaws.com",
+            "sse": {"type": "SSE-KMS", "kms_key_id": "alias/traces"}}}));
+        for (key, value) in [
+            ("bucket.region", "us-west-2"),
+            ("bucket.sse", "kms"),
+            ("bucket.sse_kms_key_id", "alias/traces"),
+        ] {
+            assert!(old.contains(&(key.to_owned(), json!(value))), "{key}: {old:?}");
+        }
+        for private in
+            ["bucket.vpce-1a2b.s3.eu-west-1.vpce.amazonaws.com", "s3-fips.us-east-1.amazonaws.com"]
+        {
+            let kept = settings(json!({"backend": "s3", "s3": {
+                "bucket": "traces", "region": "eu-west-1", "endpoint": private}}));
+            assert!(
+                kept.contains(&("bucket.endpoint".to_owned(), json!(format!("https://{private}"))))
+            );
+        }
         let gcs = settings(json!({"backend": "gcs", "gcs": {
             "bucket_name": "traces", "prefix": "/a/"}}));
         assert_eq!(gcs, [("bucket.url".to_owned(), json!("gs://traces/a"))]);

@@ -29,7 +29,7 @@ const fn set(
 
 const RATE: &str = "a limit of each distributor process, as Tempo's strategy `local`";
 const TRACE_BYTES: &str = "limits what is read; what is larger is stored all the same";
-const RETENTION: &str = "by the time of spans, not of blocks; 0 keeps them for ever in both";
+const RETENTION: &str = "from when spans arrived; 0 keeps them for ever in both";
 const NO_GOSSIP: &str = "nodes are known by the metastore (metastore.members), not by gossip";
 const NO_RING: &str = "placement is the metastore's, there is no ring to configure";
 const NO_CACHE: &str = "queriers keep what they read in memory (querier.cache_bytes)";
@@ -40,7 +40,13 @@ const LATER_METRICS: &str =
     "metrics are not generated; use the collector's spanmetrics and servicegraph connectors";
 const RECEIVER: &str = "only OTLP is received; put a collector with this receiver in front";
 const COMPACTION: &str = "see the compactor's settings: clew config";
-const TRANSPORT: &str = "limits of the listeners are fixed; TLS is a proxy's";
+const TRANSPORT: &str = "limits of the listeners are fixed";
+const PUBLIC_TLS: &str = "one certificate for the query API and both OTLP ports";
+const INTERNAL: &str = "the internal port, for nodes of the cluster only: whoever reaches it may do \
+                        everything, unless rpc.tls is set";
+const PER_TENANT: &str =
+    "retention is per tenant (clew tenant set), other limits are the same for all";
+const HEDGE: &str = "requests to the bucket are hedged once, at most one in ten";
 const NO_FRONTEND: &str = "every querier is the root of its queries, there are no jobs to size";
 
 /// By the beginning of a path; the first that fits counts.
@@ -48,19 +54,51 @@ const RULES: &[(&str, Rule)] = &[
     ("multitenancy_enabled", set("multitenancy_enabled", boolean, "")),
     ("http_api_prefix", set("querier.http_api_prefix", text, "")),
     ("target", Rule::Left("roles are chosen by --role; without, one process runs all")),
-    ("stream_over_http_enabled", Rule::Left("searches are not streamed")),
+    (
+        "stream_over_http_enabled",
+        Rule::Left("searches are streamed over gRPC, on http_addr, always"),
+    ),
     ("autocomplete_filtering_enabled", Rule::Left("always on")),
     ("shutdown_delay", set("shutdown_delay", duration, "")),
     ("server.http_listen_port", set("http_addr", port, "")),
     ("server.http_listen_address", Rule::Left("write it before the port of http_addr")),
-    ("server.grpc_listen_port", set("rpc_addr", port, "")),
+    ("server.grpc_listen_port", set("rpc_addr", port, INTERNAL)),
     ("server.log_level", set("telemetry.log_level", text, "")),
     ("server.log_format", set("telemetry.log_format", log_format, "")),
+    ("server.http_tls_config.cert_file", set("server.tls.cert_file", text, PUBLIC_TLS)),
+    ("server.http_tls_config.key_file", set("server.tls.key_file", text, PUBLIC_TLS)),
+    ("server.http_tls_config.client_ca_file", set("server.tls.client_ca_file", text, PUBLIC_TLS)),
+    ("server.http_tls_config", Rule::Left("see server.tls")),
+    ("server.grpc_tls_config", Rule::Left("certificates of the internal port are rpc.tls")),
     ("server", Rule::Left(TRANSPORT)),
     ("internal_server", Rule::Left("/ready and /metrics are on http_addr")),
     ("distributor.receivers.otlp.protocols.grpc.endpoint", set("otlp_grpc_addr", address, "")),
     ("distributor.receivers.otlp.protocols.http.endpoint", set("otlp_http_addr", address, "")),
     ("distributor.receivers.otlp.protocols.http.cors", Rule::Left("see distributor.cors_origins")),
+    (
+        "distributor.receivers.otlp.protocols.grpc.tls.cert_file",
+        set("server.tls.cert_file", text, PUBLIC_TLS),
+    ),
+    (
+        "distributor.receivers.otlp.protocols.grpc.tls.key_file",
+        set("server.tls.key_file", text, PUBLIC_TLS),
+    ),
+    (
+        "distributor.receivers.otlp.protocols.grpc.tls.client_ca_file",
+        set("server.tls.client_ca_file", text, PUBLIC_TLS),
+    ),
+    (
+        "distributor.receivers.otlp.protocols.http.tls.cert_file",
+        set("server.tls.cert_file", text, PUBLIC_TLS),
+    ),
+    (
+        "distributor.receivers.otlp.protocols.http.tls.key_file",
+        set("server.tls.key_file", text, PUBLIC_TLS),
+    ),
+    (
+        "distributor.receivers.otlp.protocols.http.tls.client_ca_file",
+        set("server.tls.client_ca_file", text, PUBLIC_TLS),
+    ),
     ("distributor.receivers.otlp", Rule::Left("OTLP is always received; limits are distributor.*")),
     ("distributor.receivers", Rule::Left(RECEIVER)),
     (
@@ -138,6 +176,12 @@ const RULES: &[(&str, Rule)] = &[
         Rule::Left("the metastore knows every object, nothing is polled"),
     ),
     ("storage.trace.empty_tenant_deletion", Rule::Left("tenants have no folders of their own")),
+    ("storage.trace.s3.hedge_requests_at", set("bucket.hedge_after", duration, HEDGE)),
+    ("storage.trace.gcs.hedge_requests_at", set("bucket.hedge_after", duration, HEDGE)),
+    ("storage.trace.azure.hedge_requests_at", set("bucket.hedge_after", duration, HEDGE)),
+    ("storage.trace.s3.hedge_requests_up_to", Rule::Left(HEDGE)),
+    ("storage.trace.gcs.hedge_requests_up_to", Rule::Left(HEDGE)),
+    ("storage.trace.azure.hedge_requests_up_to", Rule::Left(HEDGE)),
     ("storage", Rule::Left("requests to the bucket are repeated by fixed rules")),
     ("cache", Rule::Left(NO_CACHE)),
     (
@@ -181,8 +225,8 @@ const RULES: &[(&str, Rule)] = &[
     ("overrides.max_search_duration", set("querier.query.search_range_max", duration, "")),
     ("overrides.block_retention", set("compactor.retention.age", duration, RETENTION)),
     ("overrides.metrics_generator", Rule::Left(LATER_METRICS)),
-    ("overrides.per_tenant_override", Rule::Left("limits are the same for all tenants")),
-    ("overrides.user_configurable_overrides", Rule::Left("limits are the same for all tenants")),
+    ("overrides.per_tenant_override", Rule::Left(PER_TENANT)),
+    ("overrides.user_configurable_overrides", Rule::Left(PER_TENANT)),
     ("overrides", Rule::Left("there is no such limit")),
     ("usage_report", Rule::Left("nothing is reported to anybody")),
     ("tracing", Rule::Left("own traces go to telemetry.otlp_endpoint")),
@@ -214,7 +258,10 @@ fn count(value: &Value) -> Result<Value, String> {
 }
 
 fn bytes(value: &Value) -> Result<Value, String> {
-    value.as_u64().map(Value::from).ok_or_else(|| format!("{value} is no number of bytes"))
+    // YAML's 1.5e+07 is a whole number, too; larger ones would not be told exactly.
+    let whole = |number: &f64| (0.0..9e15).contains(number) && number.fract() == 0.0;
+    let number = value.as_u64().or(value.as_f64().filter(whole).map(|number| number as u64));
+    number.map(Value::from).ok_or_else(|| format!("{value} is no number of bytes"))
 }
 
 fn duration(value: &Value) -> Result<Value, String> {
@@ -285,6 +332,8 @@ mod tests {
         assert_eq!(address(&json!(":4317")), Ok(json!("0.0.0.0:4317")));
         assert_eq!(port(&json!(3200)), Ok(json!("0.0.0.0:3200")));
         assert_eq!(duration(&json!(0)), Ok(json!("0s")));
+        assert_eq!(bytes(&json!(1.5e7)), Ok(json!(15_000_000)));
+        assert!(bytes(&json!(1.5)).is_err() && bytes(&json!(-1)).is_err());
         for wrong in [port(&json!(70_000)), address(&json!("here")), duration(&json!("1 moon"))] {
             assert!(wrong.is_err());
         }
