@@ -121,6 +121,7 @@ RULES = [
     ("queryFrom", PEERS),
     ("metricsFrom", PEERS),
     ("bucketTo", PEERS),
+    ("telemetryTo", PEERS),
     ("bucketPorts", {"type": "array", "minItems": 1, "items": {
         "type": "integer", "minimum": 1, "maximum": 65535}}),
     ("hosts", TEXTS),

@@ -117,6 +117,20 @@ metastore ingester distributor {{ if .Values.compactor.enabled }}compactor {{ en
 {{- if regexMatch "^(s3|gs|az|azure)://" .Values.bucket.url }}true{{ end -}}
 {{- end -}}
 
+{{/* The port of an address such as `http://host:9000/path`; that of its scheme if it names none. */}}
+{{- define "clew.urlPort" -}}
+{{- $host := regexReplaceAll "^[a-z]+://" . "" | splitList "/" | first -}}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (ternary "80" "443" (hasPrefix "http://" .)) -}}
+{{- end -}}
+
+{{/* Ports that pods may connect to for the bucket, separated by spaces. */}}
+{{- define "clew.bucketPorts" -}}
+{{- $ports := list -}}
+{{- range .Values.networkPolicy.bucketPorts }}{{ $ports = append $ports (int . | toString) }}{{ end -}}
+{{- with .Values.bucket.endpoint }}{{ $ports = append $ports (include "clew.urlPort" .) }}{{ end -}}
+{{- $ports | uniq | join " " -}}
+{{- end -}}
+
 {{/* The folder of a bucket that is one; empty for others. */}}
 {{- define "clew.bucketFolder" -}}
 {{- if and .Values.bucket.url (not (include "clew.bucketIsRemote" .)) -}}

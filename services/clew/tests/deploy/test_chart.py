@@ -242,6 +242,44 @@ def test_the_internal_port_is_for_nodes_alone():
             assert 9095 not in ports or service["spec"]["type"] == "ClusterIP"
 
 
+# The metastore looks whether the bucket has a cluster already, and backs its catalog up into it.
+USES_BUCKET = {"metastore", "ingester", "compactor", "querier"}
+
+
+def egress(objects, role):
+    """The ports that pods of a role may connect to wherever they are."""
+    (policy,) = [each for each in of_kind(objects, "NetworkPolicy")
+                 if each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == role]
+    return {port["port"] for rule in policy["spec"]["egress"] if "to" not in rule
+            for port in rule.get("ports", [])} - {53}
+
+
+def test_whoever_uses_the_bucket_may_reach_it():
+    objects = render(BUCKET)
+    roles = {each["metadata"]["labels"]["app.kubernetes.io/component"]
+             for each in of_kind(objects, "Deployment", "StatefulSet")}
+    assert {role for role in roles if 443 in egress(objects, role)} == USES_BUCKET
+    assert egress(render({"bucket": BUCKET["bucket"]}), "single") == {443}
+    for endpoint, port in {"http://minio:9000": 9000, "https://store.example/path": 443,
+                           "http://store.example": 80, "https://[::1]:9443/": 9443}.items():
+        objects = render(merged(BUCKET, {"bucket": {"endpoint": endpoint}}))
+        for role in USES_BUCKET:
+            assert egress(objects, role) == {443, port}, endpoint
+
+
+def test_own_traces_may_leave():
+    values = merged(BUCKET, {"config": {"telemetry": {"otlp_endpoint": "http://collector.obs:4317"}}})
+    objects = render(values)
+    for role in (*USES_BUCKET, "distributor"):
+        assert 4317 in egress(objects, role), role
+    assert 4317 not in egress(objects, "prober")
+    peers = [{"namespaceSelector": {"matchLabels": {"name": "obs"}}}]
+    objects = render(merged(values, {"networkPolicy": {"telemetryTo": peers}}))
+    (rule,) = [each for each in named(objects, "NetworkPolicy", "clew-distributor")["spec"]["egress"]
+               if each["ports"][0]["port"] == 4317]
+    assert rule["to"] == peers
+
+
 def test_the_prober_may_reach_what_it_is_told_to_watch():
     policy = named(render(cases.CASES["prober-from-outside"]), "NetworkPolicy", "clew-prober")
     assert {} in policy["spec"]["egress"]
