@@ -221,7 +221,7 @@ def reads():
                   (f"sum (increase(clew_querier_damaged_blocks_total{where()}[1h]))", "blocks"),
                   thresholds=[(1, "red")]),
             panel("Seen from outside", (rate("clew_probe_checks_total", "check, outcome",
-                                             'outcome!="ok"'), "{{check}} {{outcome}}"), unit="ops"),
+                                             'outcome!~"ok|skipped"'), "{{check}} {{outcome}}"), unit="ops"),
             latency("From ack to found, from outside", "clew_probe_duration_seconds", "check"),
         ]),
     ]
@@ -237,7 +237,7 @@ def shards():
                                                "{{state}}"), stack=True),
             panel("Leader of the metastore", (gauge("clew_metastore_leading", "instance", how="max"),
                                               "{{instance}}")),
-            panel("Commands", (f"max (rate(clew_metastore_revision{where()}[$__rate_interval]))",
+            panel("Commands", (f"max (deriv(clew_metastore_revision{where()}[5m]))",
                                "commands"), unit="ops"),
         ]),
         ("Shards", [
@@ -246,8 +246,11 @@ def shards():
                   (f"max by (shard) ((clew_ingester_consumed_index{where()} - "
                    f"clew_ingester_watermark{where()}) and clew_ingester_leading{where()} == 1)",
                    "shard {{shard}}")),
-            panel("Watermarks", (f"max by (shard) (rate(clew_ingester_watermark{where()}[5m]))",
-                                 "shard {{shard}}"), unit="ops"),
+            panel("Watermarks", (f"max by (shard) (deriv(clew_ingester_watermark{where()}[10m]))",
+                                 "shard {{shard}}"), unit="ops", told="Entries that went to the bucket."),
+            panel("Oldest span that is not flushed",
+                  (gauge("clew_ingester_unflushed_age_seconds", "shard", how="max"), "shard {{shard}}"),
+                  unit="s", thresholds=[(900, "red")]),
             panel("Stopped shards", (gauge("clew_ingester_registering_stopped", "instance"),
                                      "{{instance}}"), thresholds=[(1, "red")]),
         ]),

@@ -54,8 +54,22 @@ def slow(metric, bound):
 
 
 def probe_errors(window):
-    bad = total('clew_probe_checks_total{outcome!~"ok|skipped"}', window)
-    return ratio(bad, total('clew_probe_checks_total{outcome!="skipped"}', window))
+    """The share of rounds in which some check was not good.
+
+    A round whose write fails makes no other checks, and takes longer. So rounds are counted, by their
+    writes, and a check that was not made is not good; and longer windows average over time.
+    """
+    if window != "5m":
+        return f"avg_over_time(clew:probe_errors:ratio_rate5m[{window}])"
+    written = total('clew_probe_checks_total{check="write"}', window)
+    rounds = f"({written} > 0)"
+    good = (f"min by ({BY}) (sum by ({BY}, check) "
+            f'(rate(clew_probe_checks_total{{check!="older", outcome=~"ok|skipped"}}[{window}])))')
+    # There is not always an older trace to read.
+    older = total('clew_probe_checks_total{check="older", outcome!~"ok|skipped"}', window)
+    part = 'label_replace(%s, "part", "%s", "", "")'
+    new = part % (f"clamp_min(1 - {good} / {rounds}, 0)", "new")
+    return f"max by ({BY}) ({new} or {part % (f'clamp_max({older} / {rounds}, 1)', 'older')})"
 
 
 # name, objective in percent, error ratio by window, what users see.
@@ -125,23 +139,34 @@ def burn(name, record, objective, _, seen):
 
 
 def causes():
-    stuck = ("clew_ingester_leading == 1 and on (cluster, namespace, instance, shard) "
-             "changes(clew_ingester_watermark[10m]) == 0 and on (cluster, namespace, instance, shard) "
-             "increase(clew_ingester_consumed_index[10m]) > 0")
     bucket = "clew:bucket_errors:ratio_rate5m > 0.1"
+    backup = f"max by ({BY}) (clew_metastore_backup_timestamp_seconds)"
+    backup_old = f"time() - ({backup} > 0) > 3600"
+    # None since the member that leads started, more than an hour ago, and not for want of trying.
+    backup_never = (
+        f"({backup} == 0 and on ({BY}) group by ({BY}) (clew_metastore_leading offset 1h) and on ({BY}) "
+        f"sum by ({BY}) (increase(clew_metastore_backup_failures_total[1h])) > 0)")
+    # With all members gone no process tells of its part; where ingesters were lately there has to be one.
+    led = f"group by ({BY}) (clew_metastore_leading)"
+    leaderless = (
+        f"sum by ({BY}) (clew_metastore_leading) == 0 or (group by ({BY}) (clew_build_info) and on ({BY}) "
+        f"group by ({BY}) (last_over_time(clew_ingester_head_limit_bytes[1h])) unless on ({BY}) {led})")
     room = "clew_disk_available_bytes / clew_disk_size_bytes"
     health = "sum by (%s) (clew_cluster_shards{health=\"%s\"}) > 0"
     return [
-        alert("ClewWatermarkStuck", "page", stuck, "Clew: a shard does not get flushed",
-              "Shard {{ $labels.shard }} on {{ $labels.instance }} takes spans and writes none to the "
-              "bucket. Its log and its memory grow until it refuses.", "5m"),
+        # By default the oldest span waits for a minute and a half (ingester.flush.age_max).
+        alert("ClewWatermarkStuck", "page", "clew_ingester_unflushed_age_seconds > 900",
+              "Clew: a shard does not get flushed",
+              "Shard {{ $labels.shard }} on {{ $labels.instance }} has spans that have waited for "
+              "{{ $value | humanizeDuration }} to be written to the bucket. Its log and its memory grow "
+              "until it refuses.", "10m"),
         alert("ClewRegisteringStopped", "page", "clew_ingester_registering_stopped > 0",
               "Clew: the catalog is older than a shard's log",
               "{{ $labels.instance }} has stopped {{ $value }} shards so that nothing is lost.", "1m"),
-        alert("ClewCatalogBackupOld", "ticket",
-              f"time() - (max by ({BY}) (clew_metastore_backup_timestamp_seconds) > 0) > 3600",
+        alert("ClewCatalogBackupOld", "ticket", f"{backup_old} or {backup_never}",
               "Clew: the catalog is not backed up",
-              "The last good backup is {{ $value | humanizeDuration }} old.", "10m"),
+              "{{ if eq $value 0.0 }}There is no good backup{{ else }}The last good backup is "
+              "{{ $value | humanizeDuration }} old{{ end }}.", "10m"),
         alert("ClewFlushFailing", "ticket",
               f"sum by ({BY}, step) (increase(clew_ingester_flush_failures_total[15m])) > 5",
               "Clew: flushes fail and are repeated",
@@ -164,7 +189,7 @@ def causes():
               f'sum by ({BY}) (clew_cluster_metastore_members{{state="silent"}}) > 0',
               "Clew: a member of the metastore is away",
               "{{ $value }} members are silent. Without a majority nothing is registered.", "10m"),
-        alert("ClewMetastoreNoLeader", "page", f"sum by ({BY}) (clew_metastore_leading) == 0",
+        alert("ClewMetastoreNoLeader", "page", leaderless,
               "Clew: the metastore has no leader",
               "Nothing is registered or moved; recent spans are taken and found, older ones in part.",
               "2m"),

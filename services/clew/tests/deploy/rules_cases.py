@@ -44,16 +44,21 @@ INGEST = burning(s("clew_distributor_requests_refused_total", reason="no_leader"
                  s("clew_distributor_requests_total", code="200"))
 QUERY = burning(s("clew_querier_requests_total", code="500"),
                 s("clew_querier_requests_total", code="200"))
-PROBE = burning(s("clew_probe_checks_total", check="search", outcome="missing"),
-                s("clew_probe_checks_total", check="search", outcome="ok"))
+
+
+def probed(**bad):
+    """A thousand rounds a minute, of which some checks fail; what is not made after a failed write."""
+    made = {}
+    for check in ("write", "trace", "search", "tags", "older"):
+        failed = bad.get(check, 0)
+        made[s("clew_probe_checks_total", check=check, outcome="error")] = f"0+{failed}{MINUTES}"
+        made[s("clew_probe_checks_total", check=check, outcome="ok")] = f"0+{1000 - failed}{MINUTES}"
+    return made
+
+
+PROBE = (probed(search=500), probed(), LONG)
 SLOW_INGEST = slow("clew_distributor_request_duration_seconds", "1")
 SLOW_QUERY = slow("clew_querier_request_duration_seconds", "2.5")
-
-def shard(consumed, watermark):
-    return {s("clew_ingester_leading", shard="3"): "1x300",
-            s("clew_ingester_consumed_index", shard="3"): consumed,
-            s("clew_ingester_watermark", shard="3"): watermark}
-
 
 CASES = {
     "ClewIngestErrorsBurnFast": INGEST, "ClewIngestErrorsBurnSlow": INGEST,
@@ -61,8 +66,10 @@ CASES = {
     "ClewQueryErrorsBurnFast": QUERY, "ClewQueryErrorsBurnSlow": QUERY,
     "ClewQuerySlowBurnFast": SLOW_QUERY, "ClewQuerySlowBurnSlow": SLOW_QUERY,
     "ClewProbeErrorsBurnFast": PROBE, "ClewProbeErrorsBurnSlow": PROBE,
-    # An idle shard has nothing to flush.
-    "ClewWatermarkStuck": (shard("0+10x300", "5x300"), shard("7x300", "5x300"), 60),
+    "ClewWatermarkStuck": (
+        {s("clew_ingester_unflushed_age_seconds", shard="3"): "0+60x300"},
+        # A shard that waits for its age, flushes, and waits again.
+        {s("clew_ingester_unflushed_age_seconds", shard="3"): "0 60 90 30 " * 75}, 60),
     "ClewRegisteringStopped": levels("clew_ingester_registering_stopped", 1, 0),
     # The newest backup is from the first minute; another leader makes one each minute.
     "ClewCatalogBackupOld": ({s("clew_metastore_backup_timestamp_seconds"): "60x300"},
@@ -123,4 +130,38 @@ CASES = {
     "ClewProbeWrong": counted("clew_probe_checks_total", 40, check="trace", outcome="wrong"),
     "ClewProbeAbsent": ({s("up"): "1x300"},
                         {s("clew_probe_checks_total", check="trace", outcome="ok"): "1x300"}, 60),
+}
+
+
+def backups(failures, minutes):
+    """A leader that has never backed its catalog up."""
+    return {s("clew_metastore_backup_timestamp_seconds"): f"0x{minutes}",
+            s("clew_metastore_leading"): f"1x{minutes}",
+            s("clew_metastore_backup_failures_total"): f"0+{failures}x{minutes}"}
+
+
+def members_gone(ingester, leading):
+    """Ingesters whose metastore, on other instances, tells nothing from minute 20 on."""
+    series = {s("clew_build_info"): "1x300", s("clew_ingester_head_limit_bytes"): ingester}
+    return {**series, **{f'clew_metastore_leading{{cluster="c", namespace="n", instance="m{n}"}}': values
+                         for n, values in enumerate(leading)}}
+
+
+# More cases of an alert: (series, minutes, whether it fires).
+MORE = {
+    "ClewProbeErrorsBurnFast": [(probed(older=500), LONG, True), (probed(write=500), LONG, True)],
+    "ClewCatalogBackupOld": [
+        (backups(1, 300), 120, True),
+        # A fresh cluster, and one in which nothing has changed yet.
+        (backups(1, 300), 40, False), (backups(0, 300), 120, False)],
+    "ClewMetastoreNoLeader": [
+        (members_gone("5x300", ["1x20 _x280", "0x20 _x280"]), 60, True),
+        # The ingesters wait for the metastore, too.
+        (members_gone("5x30 _x270", ["1x20 _x280"]), 60, True),
+        (members_gone("5x300", ["1x300", "0x20 _x280"]), 60, False),
+        # A release that has no ingesters to be led, such as queriers elsewhere.
+        ({s("clew_build_info"): "1x300"}, 60, False),
+        # A release that is gone.
+        ({s("clew_build_info"): "1x20 _x280", s("clew_ingester_head_limit_bytes"): "5x20 _x280",
+          s("clew_metastore_leading"): "1x20 _x280"}, 40, False)],
 }

@@ -42,6 +42,7 @@ def quick(text):
         for rule in group["rules"]:
             rule["expr"] = re.sub(r"\[(\w+)\]", lambda m: f"[{WINDOWS[m[1]]}]"
                                   if m[1] in WINDOWS else m[0], rule["expr"])
+            rule["expr"] = rule["expr"].replace("unflushed_age_seconds > 900", "unflushed_age_seconds > 9")
             if "for" in rule:
                 rule["for"] = WAITS[rule["for"]]
     return yaml.safe_dump({"groups": groups})

@@ -35,36 +35,62 @@ def test_every_alert_has_a_case():
 
 
 def unit_tests(name):
-    """promtool's tests of one alert: fires with one set of series, not with the other."""
+    """promtool's tests of one alert: fires with one set of series, not with another."""
     fires, quiet, minutes = rules_cases.CASES[name]
     made = []
-    for series, expected in ((fires, True), (quiet, False)):
-        made.append({
-            "interval": "1m",
-            "input_series": [{"series": key, "values": values} for key, values in series.items()],
-            "promql_expr_test": [{
-                "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) > 0 or vector(0)',
-                "eval_time": f"{minutes}m",
-                "exp_samples": [{"labels": "{}", "value": 1 if expected else 0}],
-            }],
-        })
+    for series, at, expected in ((fires, minutes, True), (quiet, minutes, False),
+                                 *rules_cases.MORE.get(name, ())):
+        made.append(unit_test(
+            series, at, f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) > 0 or vector(0)',
+            1 if expected else 0))
     return made
+
+
+def unit_test(series, minutes, expr, value):
+    return {"interval": "1m",
+            "input_series": [{"series": key, "values": values} for key, values in series.items()],
+            "promql_expr_test": [{"expr": expr, "eval_time": f"{minutes}m",
+                                  "exp_samples": [{"labels": "{}", "value": value}]}]}
+
+
+def needed(exprs):
+    """The recording rules that expressions need: all rules over days take long."""
+    found = [rule for rule in RULES if "record" in rule
+             and any(re.search(rf"{rule['record']}\b", expr) for expr in exprs)]
+    more = [rule["expr"] for rule in found]
+    return found if set(more) <= set(exprs) else needed([*exprs, *more])
+
+
+def promtool(tmp_path, rules, tests):
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump({
+        "rule_files": [str(tmp_path / "rules.yaml")], "evaluation_interval": "1m", "tests": tests}))
+    done = subprocess.run([PROMTOOL, "test", "rules", path], capture_output=True, text=True,
+                          timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_promtool
 @pytest.mark.parametrize("name", rules_cases.CASES)
 def test_an_alert_fires_when_it_should_and_only_then(name, tmp_path):
-    # Only what the alert needs: all rules over days take long.
     alert = ALERTS[name]
-    records = [rule for rule in RULES if rule.get("record", "?") in alert["expr"]]
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": [*records, alert]}]}))
-    path = tmp_path / "test.yaml"
-    path.write_text(yaml.safe_dump({
-        "rule_files": [str(rules)], "evaluation_interval": "1m", "tests": unit_tests(name)}))
-    done = subprocess.run([PROMTOOL, "test", "rules", path], capture_output=True, text=True,
-                          timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool(tmp_path, [*needed([alert["expr"]]), alert], unit_tests(name))
+
+
+@needs_promtool
+def test_an_outage_counts_as_long_as_it_lasts(tmp_path):
+    """Rounds that cannot write make one check instead of five, and take longer."""
+    def checks(check, outcome, values):
+        return {rules_cases.s("clew_probe_checks_total", check=check, outcome=outcome): values}
+
+    good, bad = "0+4x30 120x30", "0x30 2+2x30"
+    series = {**checks("write", "ok", good), **checks("write", "error", bad)}
+    for check in ("trace", "search", "tags", "older"):
+        series |= {**checks(check, "ok", good), **checks(check, "error", "0x60")}
+    ratio = "sum(clew:probe_errors:ratio_rate1h)"
+    promtool(tmp_path, needed([ratio]), [
+        unit_test(series, 60, f"{ratio} > bool 0.45", 1), unit_test(series, 60, f"{ratio} < bool 0.55", 1)])
 
 
 def test_every_alert_says_what_it_is_and_leads_to_a_runbook():
@@ -137,6 +163,16 @@ def test_prometheus_accepts_every_panel(tmp_path):
     done = subprocess.run([PROMTOOL, "check", "rules", "--lint=none", path], capture_output=True,
                           text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Their names do not end as those of counters do.
+COUNTERS = re.compile(r"_(total|bucket|count|sum)$|^clew:|^ALERTS$")
+
+
+def test_rates_are_of_counters():
+    for where, expr in expressions():
+        for name in re.findall(r"\b(?:rate|increase)\((\w+)", expr):
+            assert COUNTERS.search(name), f"{where}: the rate of {name}"
 
 
 def test_recorded_series_that_are_asked_for_are_recorded():
