@@ -70,6 +70,7 @@ RULES = [
     ("replicas", REPLICAS),
     ("zones", {"type": "array", "items": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"},
                "uniqueItems": True}),
+    ("rollZones", TEXTS),
     ("resources", RESOURCES),
     ("persistence.size", QUANTITY),
     ("persistence.accessModes", {"type": "array", "minItems": 1, "items": words(

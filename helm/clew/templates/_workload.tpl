@@ -14,6 +14,10 @@ spec:
   updateStrategy:
     {{- if .component.updateStrategy }}
     {{- toYaml .component.updateStrategy | nindent 4 }}
+    {{- else if and .zone (not (has .zone .root.Values.ingester.rollZones)) }}
+    # The StatefulSets of zones do not wait for each other: each is replaced when it is told to.
+    type: RollingUpdate
+    rollingUpdate: {partition: {{ .replicas }}}
     {{- else }}
     type: RollingUpdate
     {{- end }}

@@ -98,6 +98,8 @@ CASES = {
         "networkPolicy": {"enabled": False}, "serviceAccount": {"create": False, "name": "other"},
         **{role: {"podDisruptionBudget": {"enabled": False}} for role in (
             "metastore", "ingester", "distributor", "querier")}}),
+    "rolled-zone": merged(BUCKET, {"ingester": {
+        "zones": ["eu-1a", "eu-1b", "eu-1c"], "rollZones": ["eu-1b"]}}),
     "policies": merged(BUCKET, {"networkPolicy": {
         "otlpFrom": [{"namespaceSelector": {}}], "queryFrom": [{"podSelector": {}}],
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],

@@ -142,6 +142,8 @@ REFUSED = {
     "members": (merged(BUCKET, {"config": {"metastore": {"members": ["a:1"]}}}), "lists the pods"),
     "secret-in-values": (merged(BUCKET, {"config": {"bucket": {"secret_access_key": "x"}}}),
                          "do not belong into values"),
+    "unknown-rolled-zone": (merged(BUCKET, {"ingester": {
+        "zones": ["a", "b", "c"], "rollZones": ["d"]}}), "none of ingester.zones"),
     "ingress-for-all": ({"ingress": {"query": {"enabled": True}}}, "no authentication"),
     "route-to-nowhere": ({"gateway": {"query": {"enabled": True}}}, "parentRefs"),
     "collector-without-tenant": ({"multitenancy": True, "collector": {"enabled": True}},
@@ -332,6 +334,19 @@ def test_zones_have_a_set_each():
         terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
         assert terms["nodeSelectorTerms"][0]["matchExpressions"][0]["values"] == [zone]
         assert each["spec"]["selector"]["matchLabels"]["clew.dev/zone"] == zone
+
+
+def test_zones_are_replaced_one_after_the_other():
+    def partitions(values):
+        return [each["spec"]["updateStrategy"].get("rollingUpdate", {}).get("partition", 0)
+                for each in of_kind(render(values), "StatefulSet")
+                if "ingester" in each["metadata"]["name"]]
+
+    assert partitions(cases.CASES["zones"]) == [2, 2, 2]
+    assert partitions(cases.CASES["rolled-zone"]) == [1, 0, 1]
+    at_once = {"ingester": {"updateStrategy": {"type": "RollingUpdate"}}}
+    assert partitions(merged(cases.CASES["zones"], at_once)) == [0, 0, 0]
+    assert partitions(BUCKET) == [0], "one StatefulSet replaces one pod after the other"
 
 
 def test_scaling_in_moves_data_first():
