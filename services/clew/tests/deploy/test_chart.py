@@ -350,9 +350,9 @@ def test_zones_are_replaced_one_after_the_other():
 
 
 def test_scaling_in_moves_data_first():
-    objects = render(cases.CASES["zones"])
+    objects = render(merged(cases.CASES["zones"], {"ingester": {"scaleIn": {"always": True}}}))
     job = named(objects, "Job", "clew-scale-in")
-    assert "pre-upgrade" in job["metadata"]["annotations"]["helm.sh/hook"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-rollback,pre-upgrade"
     arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
     assert arguments[0] == "cluster" and "scale" in arguments
     assert arguments[-3:] == [f"clew-ingester-eu-1{zone}=2" for zone in "abc"]

@@ -1,0 +1,118 @@
+"""What the chart does with a release that is there: a server that knows its StatefulSets answers helm."""
+
+import http.server
+import json
+import threading
+
+import pytest
+import yaml
+
+from chart import BUCKET, CHART, helm, merged, of_kind, render
+
+STATEFUL_SETS = {"name": "statefulsets", "singularName": "statefulset", "namespaced": True,
+                 "kind": "StatefulSet", "verbs": ["get", "list"]}
+
+
+class Api:
+    """As much of the API of Kubernetes as `lookup` asks for."""
+
+    def __init__(self, objects):
+        found = {each["metadata"]["name"]: each for each in of_kind(objects, "StatefulSet")}
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                path = self.path.partition("?")[0]
+                answer = answers(path)
+                body = json.dumps(answer or {
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+                    "code": 404}).encode()
+                self.send_response(200 if answer else 404)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        def answers(path):
+            if path == "/version":
+                return {"major": "1", "minor": "31", "gitVersion": "v1.31.0"}
+            if path == "/api":
+                return {"kind": "APIVersions", "versions": ["v1"]}
+            if path == "/apis":
+                version = {"groupVersion": "apps/v1", "version": "v1"}
+                return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [
+                    {"name": "apps", "versions": [version], "preferredVersion": version}]}
+            if path in ("/api/v1", "/apis/apps/v1"):
+                group = path.removeprefix("/apis/").removeprefix("/api/")
+                return {"kind": "APIResourceList", "groupVersion": group,
+                        "resources": [STATEFUL_SETS] if group == "apps/v1" else []}
+            name = path.removeprefix("/apis/apps/v1/namespaces/tracing/statefulsets/")
+            return found.get(name)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def upgrade(tmp_path):
+    """Renders an upgrade of a release that was rendered with other values."""
+    def render_over(before, values, change=lambda each: None):
+        objects = render(before)
+        for each in of_kind(objects, "StatefulSet"):
+            change(each)
+        api = Api(objects)
+        try:
+            config = tmp_path / "config"
+            config.write_text(yaml.safe_dump({
+                "apiVersion": "v1", "kind": "Config", "current-context": "x",
+                "clusters": [{"name": "x", "cluster": {"server": api.url}}],
+                "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}]}))
+            return helm("template", "clew", str(CHART), "--namespace", "tracing", "--dry-run=server",
+                        "--is-upgrade", f"--kubeconfig={config}", values=values)
+        finally:
+            api.close()
+    return render_over
+
+
+def hook(done):
+    assert done.returncode == 0, done.stderr
+    (job,) = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "Job"]
+    return job["metadata"]["annotations"]["helm.sh/hook"].split(",")
+
+
+def stopped(each):
+    each["spec"]["replicas"] = 0
+
+
+FOUR = merged(BUCKET, {"ingester": {"replicas": 4}})
+FIVE = merged(BUCKET, {"metastore": {"replicas": 5}})
+ZONES = merged(BUCKET, {"ingester": {"replicas": 6, "zones": ["a", "b", "c"]}})
+
+
+def test_an_upgrade_needs_the_cluster_only_if_the_number_of_ingesters_changes(upgrade):
+    assert hook(upgrade(BUCKET, BUCKET)) == ["pre-rollback"]
+    assert hook(upgrade(FOUR, BUCKET)) == ["pre-rollback", "pre-upgrade"]
+    # What an earlier, smaller number drained takes replicas again.
+    assert hook(upgrade(BUCKET, FOUR)) == ["pre-rollback", "pre-upgrade"]
+    assert hook(upgrade(ZONES, merged(ZONES, {"ingester": {"replicas": 3}}))) == [
+        "pre-rollback", "pre-upgrade"]
+    off = merged(BUCKET, {"ingester": {"scaleIn": {"enabled": False}}})
+    assert "scale-in" not in upgrade(FOUR, off).stdout
+
+
+def test_a_release_that_was_stopped_can_be_upgraded(upgrade):
+    assert hook(upgrade(BUCKET, BUCKET, stopped)) == ["pre-rollback"]
+
+
+def test_the_members_of_the_metastore_stay(upgrade):
+    done = upgrade(BUCKET, FIVE)
+    assert done.returncode != 0 and "cannot be changed to 5" in done.stderr, done.stderr
+
+
