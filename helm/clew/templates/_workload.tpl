@@ -77,3 +77,30 @@ spec:
   template:
     {{- include "clew.pod" (merge (dict "headless" "" "zone" "" "name" $name) .) | nindent 4 }}
 {{- end -}}
+
+{{/* Refuses what would change the claims of a StatefulSet that is there, which Kubernetes does not allow:
+     (dict "root" $ "role" "ingester" "name" "…" "persistence" map) */}}
+{{- define "clew.keepsClaims" -}}
+{{- $found := lookup "apps/v1" "StatefulSet" .root.Release.Namespace .name -}}
+{{- if $found -}}
+  {{- $claim := dict -}}
+  {{- range default list $found.spec.volumeClaimTemplates -}}
+    {{- if eq .metadata.name "data" }}{{ $claim = .spec }}{{ end -}}
+  {{- end -}}
+  {{- $was := "" -}}
+  {{- if $claim -}}
+    {{- $was = printf "%s, storage class %s, %s" (dig "resources" "requests" "storage" "" $claim) (dig "storageClassName" "" $claim | default "of the cluster") (dig "accessModes" list $claim | join " ") -}}
+  {{- end -}}
+  {{- $is := "" -}}
+  {{- if .persistence.enabled -}}
+    {{- $size := .persistence.size -}}
+    {{- if eq (include "clew.bytes" $size) (dig "resources" "requests" "storage" "" $claim | include "clew.bytes") -}}
+      {{- $size = dig "resources" "requests" "storage" "" $claim -}}
+    {{- end -}}
+    {{- $is = printf "%s, storage class %s, %s" $size (.persistence.storageClass | default .root.Values.global.storageClass | default "of the cluster") (.persistence.accessModes | join " ") -}}
+  {{- end -}}
+  {{- if ne $was $is -}}
+    {{- fail (printf "%s.persistence: Kubernetes does not let StatefulSet %s change its claims from (%s) to (%s). Set %s.persistence.size, .storageClass and .accessModes to what is there (another preset has other sizes), or take the StatefulSet away and leave its pods: kubectl delete statefulset %s --namespace %s --cascade=orphan; see \"Larger disks\" in docs/kubernetes.md" .role .name (default "none" $was) (default "none" $is) .role .name .root.Release.Namespace) -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}

@@ -116,3 +116,32 @@ def test_the_members_of_the_metastore_stay(upgrade):
     assert done.returncode != 0 and "cannot be changed to 5" in done.stderr, done.stderr
 
 
+CHANGED = {
+    "preset": (BUCKET, merged(BUCKET, {"preset": "large", "ingester": {"replicas": 3}}),
+               "metastore.persistence", "10Gi"),
+    "size": (BUCKET, merged(BUCKET, {"ingester": {"persistence": {"size": "50Gi"}}}),
+             "ingester.persistence", "clew-ingester"),
+    "zone-size": (ZONES, merged(ZONES, {"ingester": {"persistence": {"size": "50Gi"}}}),
+                  "ingester.persistence", "clew-ingester-a"),
+    "class": (BUCKET, merged(BUCKET, {"global": {"storageClass": "fast"}}),
+              "metastore.persistence", "storage class fast"),
+    "modes": (BUCKET, merged(BUCKET, {"ingester": {"persistence": {"accessModes": ["ReadWriteOncePod"]}}}),
+              "ingester.persistence", "ReadWriteOncePod"),
+    "single": ({}, {"single": {"persistence": {"enabled": False}}}, "single.persistence", "to (none)"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_claims_that_cannot_be_changed_are_refused(name, upgrade):
+    before, values, key, told = CHANGED[name]
+    done = upgrade(before, values)
+    assert done.returncode != 0
+    assert key in done.stderr and told in done.stderr and "--cascade=orphan" in done.stderr, done.stderr
+
+
+def test_the_same_size_in_other_words_is_no_change(upgrade):
+    large = merged(BUCKET, {"ingester": {"persistence": {"size": "1024Gi", "storageClass": "fast"}}})
+    same = merged(large, {"ingester": {"persistence": {"size": "1Ti"}}})
+    assert upgrade(large, same).returncode == 0
+    assert upgrade(merged(BUCKET, {"preset": "medium"}), merged(BUCKET, {
+        "preset": "medium", "ingester": {"persistence": {"size": "50Gi"}}})).returncode == 0
