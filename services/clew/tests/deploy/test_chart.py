@@ -142,6 +142,8 @@ REFUSED = {
     "members": (merged(BUCKET, {"config": {"metastore": {"members": ["a:1"]}}}), "lists the pods"),
     "secret-in-values": (merged(BUCKET, {"config": {"bucket": {"secret_access_key": "x"}}}),
                          "do not belong into values"),
+    "queries-through-metrics": ({"networkPolicy": {"queryFrom": [{"podSelector": {}}]}},
+                                "share port 3200"),
     "long-zone": (merged(BUCKET, {"fullnameOverride": "traces-of-the-whole-company-x", "ingester": {
         "zones": ["a", "b", "northamerica-northeast1-a"]}}), "52 are allowed"),
     "unknown-rolled-zone": (merged(BUCKET, {"ingester": {
