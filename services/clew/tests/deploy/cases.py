@@ -100,6 +100,8 @@ CASES = {
             "metastore", "ingester", "distributor", "querier")}}),
     "rolled-zone": merged(BUCKET, {"ingester": {
         "zones": ["eu-1a", "eu-1b", "eu-1c"], "rollZones": ["eu-1b"]}}),
+    "datasource-of-a-tenant": merged(MONITORING, {
+        "multitenancy": True, "monitoring": {"datasource": {"tenant": "team-a"}}}),
     "policies": merged(BUCKET, {"networkPolicy": {
         "otlpFrom": [{"namespaceSelector": {}}], "queryFrom": [{"podSelector": {}}],
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],

@@ -1,5 +1,6 @@
 """The chart renders, what it renders is what Kubernetes knows, and what cannot work is refused."""
 
+import re
 import subprocess
 import sys
 
@@ -148,6 +149,8 @@ REFUSED = {
         "zones": ["a", "b", "northamerica-northeast1-a"]}}), "52 are allowed"),
     "unknown-rolled-zone": (merged(BUCKET, {"ingester": {
         "zones": ["a", "b", "c"], "rollZones": ["d"]}}), "none of ingester.zones"),
+    "datasource-without-tenant": ({"multitenancy": True, "monitoring": {"datasource": {
+        "enabled": True}}}, "has to name its tenant"),
     "ingress-for-all": ({"ingress": {"query": {"enabled": True}}}, "no authentication"),
     "route-to-nowhere": ({"gateway": {"query": {"enabled": True}}}, "parentRefs"),
     "collector-without-tenant": ({"multitenancy": True, "collector": {"enabled": True}},
@@ -351,6 +354,28 @@ def test_zones_are_replaced_one_after_the_other():
     at_once = {"ingester": {"updateStrategy": {"type": "RollingUpdate"}}}
     assert partitions(merged(cases.CASES["zones"], at_once)) == [0, 0, 0]
     assert partitions(BUCKET) == [0], "one StatefulSet replaces one pod after the other"
+
+
+def test_a_data_source_names_its_tenant():
+    values = cases.CASES["datasource-of-a-tenant"]
+    text = named(render(values), "ConfigMap", "clew-datasource")["data"]["clew.yaml"]
+    source = yaml.safe_load(text)["datasources"][0]
+    assert source["jsonData"]["httpHeaderName1"] == "X-Scope-OrgID"
+    assert source["secureJsonData"]["httpHeaderValue1"] == "team-a"
+
+
+def test_all_data_sources_ask_for_what_the_collector_makes():
+    chart = named(render(cases.CASES["monitoring"]), "ConfigMap", "clew-datasource")["data"]["clew.yaml"]
+    compose = (ROOT / "deploy/grafana/provisioning/datasources/clew.yaml").read_text()
+    page = (ROOT / "docs/grafana.md").read_text()
+    collector = yaml.safe_load((ROOT / "deploy/collector/gateway.yaml").read_text())
+    prefix = collector["connectors"]["spanmetrics"]["namespace"].replace(".", "_")
+    for text in (chart, compose, page):
+        assert f"{prefix}_calls_total" in text
+        assert set(re.findall(r"traces_\w+_calls_total", text)) == {f"{prefix}_calls_total"}
+        assert "key: service.name, value: service}" not in text
+    links = yaml.safe_load(chart)["datasources"][0]["jsonData"]["tracesToMetrics"]
+    assert links["tags"] == [{"key": "service.name", "value": "service_name"}]
 
 
 def test_scaling_in_moves_data_first():
