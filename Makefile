@@ -72,10 +72,10 @@ deploy-test: test-build ## Test chart, image, dashboards, alerts and docs with h
 .PHONY: generate
 generate: build ## Make what is derived: schema and README of the chart, rules, dashboards, configuration page
 	@.ci/python $(DEPLOY_VENV) services/clew/tests/deploy/requirements.txt
+	$(DEPLOY_VENV)/bin/python docs/reference.py $(CLEW)
 	$(DEPLOY_VENV)/bin/python helm/generate.py
 	$(DEPLOY_VENV)/bin/python helm/monitoring/rules.py
 	$(DEPLOY_VENV)/bin/python helm/monitoring/dashboards.py
-	$(DEPLOY_VENV)/bin/python docs/reference.py $(CLEW)
 
 .PHONY: loadtest
 loadtest: build ## Load a fresh local server, check every answer (ARGS="--traces 50000")

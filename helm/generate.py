@@ -1,5 +1,7 @@
 """Makes what is derived from values.yaml: `values.schema.json` and the chart's README.
 
+What may stand below `config` comes from the settings' reference, docs/configuration.md.
+
     python helm/generate.py          writes both
     python helm/generate.py --check  fails if they are not current
 
@@ -15,6 +17,7 @@ import sys
 import yaml
 
 CHART = pathlib.Path(__file__).resolve().parent / "clew"
+SETTINGS = CHART.parents[1] / "docs" / "configuration.md"
 
 QUANTITY = {"type": "string", "pattern": "^$|^[0-9]+(\\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}
 AMOUNT = {"anyOf": [QUANTITY, {"type": "number", "exclusiveMinimum": 0}]}
@@ -52,11 +55,24 @@ def words(*allowed):
     return {"type": "string", "enum": list(allowed)}
 
 
+def settings():
+    """The keys that Clew knows. What their values may be is for the process to say."""
+    made = {"type": "object", "additionalProperties": False, "properties": {}}
+    for key in re.findall(r"^\| `([a-z0-9_.]+)` \|", SETTINGS.read_text(), re.MULTILINE):
+        *sections, name = key.split(".")
+        at = made
+        for section in sections:
+            at = at["properties"].setdefault(
+                section, {"type": "object", "additionalProperties": False, "properties": {}})
+        at["properties"][name] = {"type": ["string", "number", "boolean", "array", "null"]}
+    return made
+
+
 # A path matches from its end; `*` stands for one part. The first rule that matches counts.
 RULES = [
     ("mode", words("single", "distributed")),
     ("preset", words("small", "medium", "large")),
-    ("config", {"type": "object"}),
+    ("config", settings()),
     ("configStorageType", words("ConfigMap", "Secret")),
     ("shutdownDelay", {"type": "string", "pattern": "^[0-9]+s$"}),
     ("extraObjects", {"type": "array", "items": {"type": ["object", "string"]}}),

@@ -116,6 +116,7 @@
       "CLEW_BUCKET_ACCESS_KEY_ID" .accessKeyIdKey
       "CLEW_BUCKET_SECRET_ACCESS_KEY" .secretAccessKeyKey
       "CLEW_BUCKET_SESSION_TOKEN" .sessionTokenKey
+      "CLEW_BUCKET_SSE_CUSTOMER_KEY" .sseCustomerKeyKey
       "CLEW_BUCKET_ACCOUNT_KEY" .accountKeyKey }}
 {{- if $key }}
 - name: {{ $variable }}

@@ -102,6 +102,8 @@ CASES = {
         "zones": ["eu-1a", "eu-1b", "eu-1c"], "rollZones": ["eu-1b"]}}),
     "datasource-of-a-tenant": merged(MONITORING, {
         "multitenancy": True, "monitoring": {"datasource": {"tenant": "team-a"}}}),
+    "customer-key": merged(BUCKET, {"config": {"bucket": {"sse": "customer"}}, "bucket": {
+        "existingSecret": {"name": "s3", "sseCustomerKeyKey": "key"}}}),
     "policies": merged(BUCKET, {"networkPolicy": {
         "otlpFrom": [{"namespaceSelector": {}}], "queryFrom": [{"podSelector": {}}],
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],

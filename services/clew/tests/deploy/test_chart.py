@@ -1,5 +1,6 @@
 """The chart renders, what it renders is what Kubernetes knows, and what cannot work is refused."""
 
+import base64
 import re
 import subprocess
 import sys
@@ -75,6 +76,8 @@ def test_clew_accepts_its_settings(name, tmp_path):
             env = {key: substitute(value, variables) for key, value in env.items()}
             if "CLEW_BUCKET_ACCOUNT_KEY" in env:
                 env["CLEW_BUCKET_ACCOUNT_KEY"] = "c2VjcmV0"
+            if "CLEW_BUCKET_SSE_CUSTOMER_KEY" in env:
+                env["CLEW_BUCKET_SSE_CUSTOMER_KEY"] = base64.b64encode(bytes(32)).decode()
             done = run_clew("config", "--config", str(path), *arguments[2:], env=env)
             assert done.returncode == 0, f"{role}: {done.stderr}"
             seen += 1
@@ -143,6 +146,15 @@ REFUSED = {
     "members": (merged(BUCKET, {"config": {"metastore": {"members": ["a:1"]}}}), "lists the pods"),
     "secret-in-values": (merged(BUCKET, {"config": {"bucket": {"secret_access_key": "x"}}}),
                          "do not belong into values"),
+    "more-secrets-in-values": (merged(BUCKET, {"config": {"bucket": {"sse_customer_key": "x"}}}),
+                               "do not belong into values"),
+    "bucket-in-settings": ({"config": {"bucket": {"url": "s3://x"}}}, "use bucket.url"),
+    "endpoint-in-settings": (merged(BUCKET, {"config": {"bucket": {"endpoint": "http://x"}}}),
+                             "use bucket.endpoint"),
+    "typo-in-settings": ({"config": {"compactor": {"retension": {"age": "3d"}}}},
+                         "retension is not allowed"),
+    "typo-in-a-key": ({"config": {"compactor": {"retention": {"ages": "3d"}}}}, "ages is not allowed"),
+    "section-for-a-key": ({"config": {"data_dir": {"x": 1}}}, "data_dir"),
     "queries-through-metrics": ({"networkPolicy": {"queryFrom": [{"podSelector": {}}]}},
                                 "share port 3200"),
     "long-zone": (merged(BUCKET, {"fullnameOverride": "traces-of-the-whole-company-x", "ingester": {
