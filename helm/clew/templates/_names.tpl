@@ -138,11 +138,11 @@ metastore ingester distributor {{ if .Values.compactor.enabled }}compactor {{ en
 {{- end -}}
 {{- end -}}
 
-{{/* A number of bytes, from `2Gi` or `512MiB` or `1000`; 0 if it cannot be read. */}}
+{{/* A number of bytes, from `1.5Gi` or `512MiB` or `1000`; 0 if it cannot be read. */}}
 {{- define "clew.bytes" -}}
-{{- $text := toString . -}}
-{{- $number := regexFind "^[0-9]+" $text | default "0" | int64 -}}
-{{- $unit := regexReplaceAll "^[0-9]+ *" $text "" | trimSuffix "B" -}}
+{{- $text := ternary (toString .) (int64 . | toString) (kindIs "string" .) -}}
+{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text | default "0" | float64 -}}
+{{- $unit := regexReplaceAll "^[0-9]+(\\.[0-9]+)? *" $text "" | trimSuffix "B" -}}
 {{- $sizes := dict "" 1 "k" 1000 "K" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
-{{- if hasKey $sizes $unit }}{{ mul $number (get $sizes $unit) }}{{ else }}0{{ end -}}
+{{- if hasKey $sizes $unit }}{{ mulf $number (get $sizes $unit) | int64 }}{{ else }}0{{ end -}}
 {{- end -}}

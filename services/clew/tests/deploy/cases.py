@@ -102,6 +102,10 @@ CASES = {
         "zones": ["eu-1a", "eu-1b", "eu-1c"], "rollZones": ["eu-1b"]}}),
     "datasource-of-a-tenant": merged(MONITORING, {
         "multitenancy": True, "monitoring": {"datasource": {"tenant": "team-a"}}}),
+    "half-gibibytes": merged(BUCKET, {"ingester": {"resources": {
+        "requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"memory": "1.5Gi"}}}}),
+    "bytes": merged(BUCKET, {"config": {"ingester": {"head_bytes_max": 1_000_000_000}}, "ingester": {
+        "resources": {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"memory": 2_000_000_000}}}}),
     "customer-key": merged(BUCKET, {"config": {"bucket": {"sse": "customer"}}, "bucket": {
         "existingSecret": {"name": "s3", "sseCustomerKeyKey": "key"}}}),
     "policies": merged(BUCKET, {"networkPolicy": {
