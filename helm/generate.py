@@ -95,6 +95,11 @@ RULES = [
     ("whenScaled", words("Retain", "Delete")),
     ("podDisruptionBudget.maxUnavailable", {"anyOf": [
         {"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[0-9]+%$"}]}),
+    ("podSecurityContext", {"type": "object"}),
+    ("containerSecurityContext", {"type": "object"}),
+    ("nodePorts", {"type": "object", "additionalProperties": False, "properties": {
+        name: {"type": "integer", "minimum": 1, "maximum": 65535}
+        for name in ("http", "otlp-grpc", "otlp-http")}}),
     ("service.type", words("ClusterIP", "NodePort", "LoadBalancer")),
     ("externalTrafficPolicy", words("", "Cluster", "Local")),
     ("sessionAffinity", words("", "None", "ClientIP")),

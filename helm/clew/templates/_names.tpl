@@ -31,15 +31,15 @@ app.kubernetes.io/component: {{ .role }}
 {{- end }}
 {{- end -}}
 
+{{/* Labels of an object or pod: (dict "root" $ "role" "" "labels" map). What the chart sets stays. */}}
 {{- define "clew.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{ include "clew.selectorLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/part-of: clew
-{{- with .root.Values.global.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "clew.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- /* Alerts know Clew's processes by it. */ -}}
+{{- $_ := set $own "app.kubernetes.io/part-of" "clew" -}}
+{{- toYaml (merge $own (deepCopy (default dict .labels)) (deepCopy (default dict .root.Values.global.commonLabels))) -}}
 {{- end -}}
 
 {{/* metadata: (dict "root" $ "role" "" "name" "…" "labels" map "annotations" map "namespace" "") */}}
@@ -48,9 +48,6 @@ name: {{ .name }}
 namespace: {{ default .root.Release.Namespace .namespace }}
 labels:
   {{- include "clew.labels" . | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- with merge (dict) (default (dict) .annotations) .root.Values.global.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}

@@ -1,19 +1,10 @@
 {{/* What the restricted pod security standard asks of a pod and a container. */}}
 {{- define "clew.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{- toYaml (default . .root).Values.podSecurityContext -}}
 {{- end -}}
 
 {{- define "clew.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-runAsNonRoot: true
-capabilities: {drop: [ALL]}
-seccompProfile: {type: RuntimeDefault}
+{{- toYaml (default . .root).Values.containerSecurityContext -}}
 {{- end -}}
 
 {{/* A probe: (dict "given" map "path" "/ready" "rest" map) */}}
@@ -60,13 +51,9 @@ hostAliases: {{- toYaml . | nindent 2 }}
 {{- $labels := include "clew.selectorLabels" . | fromYaml -}}
 metadata:
   labels:
-    {{- include "clew.labels" . | nindent 4 }}
-    {{- with .zone }}
-    clew.dev/zone: {{ . | quote }}
-    {{- end }}
-    {{- with $c.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $more := deepCopy (default dict $c.podLabels) -}}
+    {{- with .zone }}{{ $_ := set $more "clew.dev/zone" . }}{{ end -}}
+    {{- include "clew.labels" (dict "root" $root "role" .role "labels" $more) | nindent 4 }}
   annotations:
     kubectl.kubernetes.io/default-container: clew
     checksum/config: {{ include "clew.config" $root | sha256sum }}

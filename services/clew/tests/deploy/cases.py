@@ -38,7 +38,8 @@ POD = {
     "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 20},
     "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
     "hostAliases": [{"ip": "127.0.0.1", "hostnames": ["here"]}],
-    "service": {"type": "LoadBalancer", "annotations": {"a": "b"},
+    "service": {"type": "LoadBalancer", "annotations": {"a": "b"}, "nodePorts": {"http": 30200},
+                "loadBalancerClass": "example.com/internal",
                 "loadBalancerSourceRanges": ["10.0.0.0/8"], "externalTrafficPolicy": "Local"},
     "networkPolicy": {"extraIngress": [{"from": [{"podSelector": {}}]}],
                       "extraEgress": [{"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}]},
@@ -50,6 +51,8 @@ CASES = {
     "single-without-claim": {"single": {"persistence": {"enabled": False}}},
     "monitoring": merged(BUCKET, MONITORING),
     "monitoring-single": MONITORING,
+    "openshift": merged(BUCKET, {"podSecurityContext": {
+        "runAsUser": None, "runAsGroup": None, "fsGroup": None}}),
     "every-pod-option": merged(BUCKET, {role: POD for role in (
         "metastore", "ingester", "distributor", "compactor", "querier")}),
     "every-pod-option-single": {"single": POD},
@@ -116,7 +119,7 @@ CASES = {
         "fullnameOverride": "traces", "global": {
             "imageRegistry": "registry.example", "imagePullSecrets": ["pull"],
             "storageClass": "fast", "clusterDomain": "example.local",
-            "commonLabels": {"owner": "us"}, "commonAnnotations": {"why": "so"},
+            "commonLabels": {"owner": "us", "app.kubernetes.io/part-of": "shop"}, "commonAnnotations": {"why": "so"},
             "extraEnv": [{"name": "CLEW_TELEMETRY_LOG_LEVEL", "value": "debug"}]},
         "image": {"digest": "sha256:" + "0" * 64},
         "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}},

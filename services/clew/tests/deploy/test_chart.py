@@ -183,7 +183,8 @@ def test_pods_are_restricted_and_bounded(name):
     for owner, spec in pod_specs(objects):
         where = f"{owner['kind']} {owner['metadata']['name']}"
         pod = spec["securityContext"]
-        assert pod["runAsNonRoot"] is True and pod["runAsUser"] > 0, where
+        assert pod["runAsNonRoot"] is True, where
+        assert pod.get("runAsUser") == (None if name == "openshift" else 65532), where
         assert pod["seccompProfile"]["type"] == "RuntimeDefault", where
         assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), where
         assert all("hostPath" not in volume for volume in spec.get("volumes", [])), where
@@ -366,6 +367,21 @@ def test_zones_are_replaced_one_after_the_other():
     at_once = {"ingester": {"updateStrategy": {"type": "RollingUpdate"}}}
     assert partitions(merged(cases.CASES["zones"], at_once)) == [0, 0, 0]
     assert partitions(BUCKET) == [0], "one StatefulSet replaces one pod after the other"
+
+
+def test_labels_of_the_chart_stay():
+    for each in render(cases.CASES["names-and-labels"]):
+        labels = each["metadata"].get("labels", {})
+        assert labels.get("app.kubernetes.io/part-of", "clew") == "clew" and "shop" not in str(labels)
+        if labels:
+            assert labels["owner"] == "us"
+
+
+def test_services_take_what_clouds_ask_for():
+    service = named(render(cases.CASES["every-pod-option"]), "Service", "clew-distributor")["spec"]
+    assert service["loadBalancerClass"] == "example.com/internal"
+    ports = {port["name"]: port.get("nodePort") for port in service["ports"]}
+    assert ports == {"http": 30200, "otlp-grpc": None, "otlp-http": None}
 
 
 def test_a_data_source_names_its_tenant():
