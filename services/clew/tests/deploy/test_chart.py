@@ -406,6 +406,20 @@ def test_all_data_sources_ask_for_what_the_collector_makes():
     assert links["tags"] == [{"key": "service.name", "value": "service_name"}]
 
 
+@pytest.mark.parametrize("preset", ["small", "medium", "large"])
+def test_presets_are_as_the_page_on_sizing_says(preset):
+    """Two shards per core of the ingesters, one each at least, and memory for three times the heads."""
+    made = yaml.safe_load((CHART / "presets" / f"{preset}.yaml").read_text())
+    ingesters, cpu = made["ingester"]["replicas"], made["ingester"]["resources"]["requests"]["cpu"]
+    cores = ingesters * (int(cpu[:-1]) / 1000 if cpu.endswith("m") else int(cpu))
+    assert max(ingesters, 2 * cores) <= made["shards"] <= 4 * ingesters
+    units = {"Gi": 1024, "GiB": 1024, "Mi": 1, "MiB": 1}
+    for role in ("single", "ingester"):
+        limit, heads = (float(text.rstrip("GMiB")) * units[text.lstrip("0123456789")]
+                        for text in (made[role]["resources"]["limits"]["memory"], made[role]["headBytes"]))
+        assert limit >= 3 * heads, role
+
+
 def test_scaling_in_moves_data_first():
     objects = render(merged(cases.CASES["zones"], {"ingester": {"scaleIn": {"always": True}}}))
     job = named(objects, "Job", "clew-scale-in")

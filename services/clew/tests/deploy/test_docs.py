@@ -156,6 +156,14 @@ def test_settings_in_pages_exist():
             assert exists(known, key) or exists(values, key), f"{page.name}: {key}"
 
 
+def test_reasons_of_rejected_spans_are_told():
+    code = (ROOT / "libs/model/src/otlp/request/rejection.rs").read_text()
+    reasons = re.findall(r'RejectReason::\w+ => "(\w+)"', code)
+    assert len(reasons) >= 8
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert [reason for reason in reasons if f"| `{reason}` |" not in page] == []
+
+
 def test_the_configuration_page_is_current():
     done = subprocess.run([sys.executable, ROOT / "docs" / "reference.py", BINARY, "--check"],
                           capture_output=True, text=True, env=clean_env(), check=False)
