@@ -115,7 +115,10 @@ class Cluster:
         return True
 
     def wait_healthy(self, on=None):
-        wait_until(lambda: self.healthy(on), "every shard healthy")
+        try:
+            wait_until(lambda: self.healthy(on), "every shard healthy")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.status()}") from error
 
     def flush(self):
         wait_until(lambda: self.alive()[0].flush() or True, "a flush")
