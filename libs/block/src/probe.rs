@@ -236,7 +236,12 @@ fn floats_between(probes: &mut Probes, low: Bound<f64>, high: Bound<f64>) {
         Bound::Excluded(number) => Bound::Excluded(encode_float(number).to_vec()),
     };
     let range = Values::Between(encode(low, f64::NEG_INFINITY), encode(high, f64::INFINITY));
-    probes.add(code::FLOAT, range, true);
+    // A bound out there stands for a literal beside it, or for one that is itself excluded.
+    let exact = [low, high].into_iter().all(|bound| match bound {
+        Bound::Unbounded => true,
+        Bound::Included(number) | Bound::Excluded(number) => number.abs() < EXACT_MAX,
+    });
+    probes.add(code::FLOAT, range, exact);
 }
 
 fn text_bound(bound: &Bound<Arc<str>>) -> Bound<Vec<u8>> {
@@ -269,6 +274,8 @@ mod tests {
     use std::cmp::Ordering;
 
     use clew_model::otlp::AnyValueView;
+    use clew_traceql::plan::Prefilter;
+    use clew_traceql::value::{CompareOp, compare as compare_values};
     use proptest::prelude::*;
 
     use super::*;
@@ -330,6 +337,22 @@ mod tests {
         prop_oneof![any::<i64>(), -12i64..12, (1i64 << 53) - 3..(1i64 << 53) + 3]
     }
 
+    /// Integers and doubles on and around the places where a double stops being exact.
+    #[allow(clippy::cast_possible_truncation, reason = "saturates, which is as good a place")]
+    fn number() -> impl Strategy<Value = Static> {
+        let places = vec![0.0, EXACT_MAX, EXACT_MAX * 2.0, 1e18, 2f64.powi(63), 1e300];
+        let place = (prop::sample::select(places), any::<bool>())
+            .prop_map(|(place, negative)| if negative { -place } else { place });
+        (place, -3i64..=3, any::<bool>()).prop_map(|(place, off, whole)| {
+            if whole {
+                Static::Int((place as i64).saturating_add(off))
+            } else {
+                let step = if off < 0 { f64::next_down } else { f64::next_up };
+                Static::Float((0..off.abs()).fold(place, |number, _| step(number)))
+            }
+        })
+    }
+
     fn within(low: Bound<f64>, high: Bound<f64>, order: impl Fn(f64) -> Option<Ordering>) -> bool {
         let above = match low {
             Bound::Unbounded => true,
@@ -359,6 +382,27 @@ mod tests {
                 let passes = within(low, high, |bound| float.partial_cmp(&bound));
                 check(&test, &AnyValueView::Double(float), passes)?;
             }
+        }
+
+        #[test]
+        fn what_is_certain_passes_the_comparison(
+            op in prop::sample::select(
+                CompareOp::ALL.into_iter().filter(|op| *op != CompareOp::Ne).collect::<Vec<_>>(),
+            ),
+            literal in number(),
+            value in number(),
+        ) {
+            let filter = clew_traceql::tag_filter(&format!("{{ span.a {op} {literal} }}")).unwrap();
+            let Prefilter::Condition(condition) = clew_traceql::plan::prefilter(&filter) else {
+                return Err(TestCaseError::fail("no condition"));
+            };
+            let view = match value {
+                Static::Int(int) => AnyValueView::Int(int),
+                Static::Float(float) => AnyValueView::Double(float),
+                _ => return Err(TestCaseError::fail("no number")),
+            };
+            let passes = compare_values(op, &value, &literal) == Some(true);
+            check(&condition.test, &view, passes)?;
         }
 
         #[test]

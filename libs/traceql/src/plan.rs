@@ -94,8 +94,9 @@ pub enum Test {
     /// Some value (array element, event) equals this scalar; numbers compare by value across
     /// int, float and duration. Identifiers are lower-case hex digits at full width.
     Equals(Static),
-    /// Some numeric value (int, float, duration) lies within the bounds. Bounds past 2^53 are
-    /// inclusive and rounded outwards, so that an index may convert its values to doubles.
+    /// Some numeric value (int, float, duration) lies within the bounds. A bound of a magnitude of
+    /// 2^53 or more is inclusive and may be rounded, so that an index may convert its values to
+    /// doubles: what such a bound admits need not pass the filter.
     NumberRange(Bound<f64>, Bound<f64>),
     /// Some string value lies within the bounds, compared bytewise.
     StringRange(Bound<Arc<str>>, Bound<Arc<str>>),

@@ -129,19 +129,10 @@ fn bounds<T>(op: CompareOp, value: T) -> (Bound<T>, Bound<T>) {
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 fn int_range(op: CompareOp, value: i64) -> Test {
-    #[allow(clippy::cast_precision_loss, reason = "rounding is made up for below")]
-    let near = value as f64;
-    if near.abs() < EXACT {
-        let (low, high) = bounds(op, near);
-        return Test::NumberRange(low, high);
-    }
-    // The conversion may have rounded either way: step to the far side of the literal.
-    match op {
-        CompareOp::Lt | CompareOp::Le => {
-            Test::NumberRange(Bound::Unbounded, Bound::Included(near.next_up()))
-        }
-        _ => Test::NumberRange(Bound::Included(near.next_down()), Bound::Unbounded),
-    }
+    // Rounding keeps the order, so whatever is above an integer is not below the double nearest to
+    // it, rounded itself or not.
+    #[allow(clippy::cast_precision_loss, reason = "inclusive bounds make up for the rounding")]
+    float_range(op, value as f64)
 }
 
 fn float_range(op: CompareOp, value: f64) -> Test {
