@@ -78,6 +78,7 @@ impl Status {
             .route("/status", get(status))
             .route("/status/cluster", get(cluster_status))
             .route("/status/config", get(config))
+            .route("/status/services", get(services))
             .route("/status/version", get(version))
             .route("/flush", post(flush))
             .fallback(query)
@@ -127,6 +128,16 @@ async fn config(State(status): State<Status>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, "application/yaml")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+/// The roles and how they are, a line each: what Tempo's clients take for a health check.
+async fn services(State(status): State<Status>) -> String {
+    let state = if status.0.ready.load(Ordering::Acquire) { "Running" } else { "Not ready" };
+    let roles = status.0.config.roles.iter().map(|role| role.as_str());
+    std::iter::once(("SERVICE", "STATUS"))
+        .chain(roles.map(|role| (role, state)))
+        .map(|(role, state)| format!("{role:<16}{state}\n"))
+        .collect()
 }
 
 async fn version() -> String {

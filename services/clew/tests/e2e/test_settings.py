@@ -312,6 +312,14 @@ def test_a_second_signal_ends_at_once(clew):
         assert time.monotonic() - began < 5
 
 
+def test_services_are_a_health_check(server):
+    answer = server.get("/status/services")
+    assert answer.status == 200
+    roles = json.loads(server.get("/status").text)["roles"]
+    lines = [line.split() for line in answer.text.splitlines()]
+    assert lines == [["SERVICE", "STATUS"]] + [[role, "Running"] for role in roles]
+
+
 def test_status_and_metrics(server):
     ledger = Ledger(server)
     assert ledger.send(ledger.batch())
