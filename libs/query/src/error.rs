@@ -15,9 +15,9 @@ pub enum QueryError {
     #[error("invalid TraceQL query: {0}")]
     Parse(#[from] ParseError),
     /// The text is TraceQL that this release cannot run.
-    #[error("not supported yet: {what}")]
+    #[error("{what} are not supported yet")]
     NotSupported {
-        /// The part of the language.
+        /// The parts of the language, as the subject of a sentence.
         what: &'static str,
     },
     /// A field of the request is wrong.

@@ -40,7 +40,7 @@ pub use error::QueryError;
 pub use fetch::Fetched;
 pub use ids::{SplitSet, decode_ids, encode_ids};
 pub use merge::{merge_search, merge_traces};
-pub use plan::SearchPlan;
+pub use plan::{SearchPlan, refuse_metrics_query};
 pub use prune::Prune;
 pub use search::search_traces;
 pub use source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource, TimeRange};

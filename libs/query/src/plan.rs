@@ -207,6 +207,23 @@ impl Compiled {
         if request.query.trim().is_empty() {
             let rules = request.tags.iter().map(|(key, value)| TagRule::new(key, value));
             let rules = rules.collect::<Result<Vec<_>, _>>()?;
+/// Why a query that is to yield series is refused: for what is wrong with it or, as nothing runs such
+/// queries yet, for what it is.
+pub fn refuse_metrics_query(query: &str) -> QueryError {
+    if query.trim().is_empty() {
+        return QueryError::bad("q", "a metrics query is needed, such as {} | rate()");
+    }
+    match clew_traceql::parse(query) {
+        Err(error) => QueryError::Parse(error),
+        Ok(Query { body: Body::Search(_), .. }) => {
+            QueryError::bad("q", "no metrics query: it has no function such as rate()")
+        }
+        Ok(Query { body: Body::Metrics(_), .. }) => QueryError::NotSupported { what: METRICS },
+    }
+}
+
+const METRICS: &str = "TraceQL metrics";
+
             let conditions: Vec<_> = rules.iter().map(TagRule::prefilter).collect();
             // Every rule must hold in some fragment, so any one of them finds all split traces;
             // but every leaf must use the same one, and it must not need the whole trace.
@@ -223,7 +240,7 @@ impl Compiled {
         }
         let query = clew_traceql::parse(&request.query)?;
         let Body::Search(pipeline) = &query.body else {
-            return Err(QueryError::NotSupported { what: "TraceQL metrics" });
+            return Err(QueryError::NotSupported { what: METRICS });
         };
         let shown = shown_fields(&query, pipeline);
         let describable = shown.iter().all(|shown| is_of_span(&shown.field));

@@ -25,7 +25,7 @@ use tower_http::compression::CompressionLayer;
 
 pub(crate) use self::fault::Fault;
 pub(crate) use self::gate::{Gate, admitted};
-pub(crate) use self::params::{from_search, from_tag_names, from_tag_values};
+pub(crate) use self::params::{from_metrics, from_search, from_tag_names, from_tag_values};
 pub(crate) use self::tenant::tenants_of;
 use crate::Config;
 use crate::metrics::QuerierMetrics;

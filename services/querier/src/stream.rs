@@ -17,6 +17,7 @@ use clew_proto::tempopb::{
     SearchTagValuesV2Response, SearchTagsRequest, SearchTagsResponse, SearchTagsV2Response,
     TraceSearchMetadata,
 };
+use clew_query::{QueryError, refuse_metrics_query};
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use http::StatusCode;
@@ -26,7 +27,9 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Response, Status};
 
 use crate::answers;
-use crate::http::{Api, Fault, admitted, from_search, from_tag_names, from_tag_values, tenants_of};
+use crate::http::{
+    Api, Fault, admitted, from_metrics, from_search, from_tag_names, from_tag_values, tenants_of,
+};
 use crate::root::{Answer, Progress};
 
 /// Between two messages of a query that runs.
@@ -62,6 +65,18 @@ impl Streaming {
 
     fn tenants<T>(&self, request: &Request<T>) -> Result<Vec<TenantId>, Status> {
         tenants_of(request.metadata().as_ref(), &self.0.config).map_err(status_of)
+    }
+
+    /// Why a query that is to yield series is not answered.
+    fn refuse_series(&self, query: &str) -> Status {
+        let query = match from_metrics(query, &self.0.config.query) {
+            Ok(query) => query,
+            Err(fault) => return status_of(fault),
+        };
+        match refuse_metrics_query(&query) {
+            error @ QueryError::NotSupported { .. } => Status::unimplemented(error.to_string()),
+            error => Status::invalid_argument(error.to_string()),
+        }
     }
 
     /// Runs a request whose whole answer comes at its end.
@@ -204,20 +219,20 @@ impl StreamingQuerier for Streaming {
 
     async fn metrics_query_range(
         &self,
-        _: Request<QueryRangeRequest>,
+        request: Request<QueryRangeRequest>,
     ) -> Result<Response<Self::MetricsQueryRangeStream>, Status> {
-        Err(Status::unimplemented(NO_METRICS))
+        self.tenants(&request)?;
+        Err(self.refuse_series(&request.get_ref().query))
     }
 
     async fn metrics_query_instant(
         &self,
-        _: Request<QueryInstantRequest>,
+        request: Request<QueryInstantRequest>,
     ) -> Result<Response<Self::MetricsQueryInstantStream>, Status> {
-        Err(Status::unimplemented(NO_METRICS))
+        self.tenants(&request)?;
+        Err(self.refuse_series(&request.get_ref().query))
     }
 }
-
-const NO_METRICS: &str = "TraceQL metrics are not supported yet";
 
 /// What of a search was sent already, by trace.
 #[derive(Default)]

@@ -156,7 +156,7 @@ fn requests_that_cannot_be_run_say_why() {
     };
     let parse = refused(request("{ .a = }"));
     assert!(parse.starts_with("invalid TraceQL query: parse error at line 1, col 8"), "{parse}");
-    assert_eq!(refused(request("{} | rate()")), "not supported yet: TraceQL metrics");
+    assert_eq!(refused(request("{} | rate()")), "TraceQL metrics are not supported yet");
     assert_eq!(
         refused(SearchRequest { limit: 0, ..request("{}") }),
         "invalid limit: must be greater than zero"

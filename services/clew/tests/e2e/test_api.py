@@ -713,10 +713,13 @@ def test_unknown_routes_are_404(server, path):
 
 
 @pytest.mark.parametrize("path", ["/api/metrics/query_range", "/api/metrics/query"])
-def test_metrics_queries_are_an_error_not_an_empty_answer(server, path):
-    answer = server.get(path, q="{} | rate()", start=NOW, end=NOW + 60)
-    assert answer.status in (400, 404, 501), answer
-    assert "not supported yet" in answer.text
+@pytest.mark.parametrize("query, words", [
+    ("{} | rate()", "TraceQL metrics are not supported yet"), ("{} | rat()", "parse error at line 1, col 6"),
+    ("{}", "no metrics query"), ("", "a metrics query is needed")])
+def test_metrics_queries_are_an_error_not_an_empty_answer(server, path, query, words):
+    answer = server.get(path, q=query, start=NOW, end=NOW + 60)
+    assert answer.status == 400, answer
+    assert words in answer.text
 
 
 def test_the_prefix_of_the_api(clew):

@@ -73,6 +73,9 @@ def test_legacy_tags_durations_and_ranges(filled, client):
     assert len(none) == 1 and not none[0].traces
 
 
+NO_METRICS = "TraceQL metrics are not supported yet"
+
+
 @pytest.mark.parametrize("method, fields, code, words", [
     ("Search", {"Query": "{ .a = }"}, grpc.StatusCode.INVALID_ARGUMENT, "line 1, col 8"),
     ("Search", {"Query": "{ name = 1 }"}, grpc.StatusCode.INVALID_ARGUMENT, "cannot be compared"),
@@ -84,8 +87,12 @@ def test_legacy_tags_durations_and_ranges(filled, client):
     ("SearchTags", {"scope": "spam"}, grpc.StatusCode.INVALID_ARGUMENT, "invalid scope"),
     ("SearchTagsV2", {"end": 9}, grpc.StatusCode.INVALID_ARGUMENT, "start and end"),
     ("SearchTagValuesV2", {"tagName": "no tag"}, grpc.StatusCode.INVALID_ARGUMENT, "valid tagName"),
-    ("MetricsQueryRange", {"query": "{} | rate()"}, grpc.StatusCode.UNIMPLEMENTED, "not supported yet"),
-    ("MetricsQueryInstant", {"query": "{} | rate()"}, grpc.StatusCode.UNIMPLEMENTED, "not supported yet"),
+    ("Search", {"Query": "{} | rate()"}, grpc.StatusCode.INVALID_ARGUMENT, NO_METRICS),
+    ("MetricsQueryRange", {"query": "{} | rate()"}, grpc.StatusCode.UNIMPLEMENTED, NO_METRICS),
+    ("MetricsQueryInstant", {"query": "{} | rate()"}, grpc.StatusCode.UNIMPLEMENTED, NO_METRICS),
+    ("MetricsQueryRange", {"query": "{} | rat()"}, grpc.StatusCode.INVALID_ARGUMENT, "at line 1, col 6"),
+    ("MetricsQueryInstant", {"query": "{}"}, grpc.StatusCode.INVALID_ARGUMENT, "no metrics query"),
+    ("MetricsQueryInstant", {}, grpc.StatusCode.INVALID_ARGUMENT, "a metrics query is needed"),
 ])
 def test_what_is_wrong_fails_at_the_first_message(filled, client, method, fields, code, words):
     with pytest.raises(grpc.RpcError) as raised:

@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use clew_query::refuse_metrics_query;
+use http::{HeaderMap, Uri};
 
-use super::Api;
 use super::fault::Fault;
+use super::query_string::Parameters;
 use super::reply::json_of;
+use super::tenant::tenants_of;
+use super::{Api, params};
 
 /// The version of Tempo's API that this one stands for, which Grafana reads as what it may use:
 /// search streaming from 2.2.0 and metrics streaming from 2.7.0, which does not exist here yet.
@@ -31,9 +35,16 @@ pub(crate) async fn build_info(State(api): State<Arc<Api>>) -> Result<Response, 
     }))
 }
 
-/// TraceQL metrics.
-pub(crate) async fn metrics_query() -> Fault {
-    Fault::unsupported("TraceQL metrics")
+/// `GET /api/metrics/query_range` and `GET /api/metrics/query`
+pub(crate) async fn metrics_query(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    tenants_of(&headers, &api.config)?;
+    let parameters = Parameters::parse(uri.query().unwrap_or(""))?;
+    let query = params::metrics_query(&parameters, &api.config.query)?;
+    Err(Fault::bad(refuse_metrics_query(&query).to_string()))
 }
 
 /// The structural difference of two traces.

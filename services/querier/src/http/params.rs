@@ -271,6 +271,19 @@ pub(crate) fn tag_values(
     })
 }
 
+/// The query of a request for series; empty if none is given.
+pub(crate) fn metrics_query(
+    parameters: &Parameters,
+    limits: &QueryConfig,
+) -> Result<String, Fault> {
+    Ok(expression(parameters, &["q", "query"], limits)?.unwrap_or_default())
+}
+
+/// The query of a request for series that came as a message.
+pub(crate) fn from_metrics(query: &str, limits: &QueryConfig) -> Result<String, Fault> {
+    metrics_query(&Parameters::of([("q", query.to_owned())]), limits)
+}
+
 /// The first TraceQL text among `names` that is given.
 fn expression(
     parameters: &Parameters,

@@ -240,7 +240,7 @@ async fn wrong_requests_are_400_in_plain_text() {
         ("/api/v2/traces/1?q=%7Btrue%7D&match_depth=-2", "invalid match_depth"),
         ("/api/search?q=%7B", "invalid TraceQL query: parse error at line 1, col"),
         ("/api/search?q=%7Bname%3D1%7D", "invalid TraceQL query"),
-        ("/api/search?q=%7B%7D%20%7C%20rate()", "not supported yet"),
+        ("/api/search?q=%7B%7D%20%7C%20rate()", "TraceQL metrics are not supported yet"),
         ("/api/search?q=%7B%7D&tags=a%3Db", "tags and q"),
         ("/api/search?limit=0", "invalid limit"),
         ("/api/search?start=5", "start and end"),
@@ -248,8 +248,12 @@ async fn wrong_requests_are_400_in_plain_text() {
         ("/api/v2/search/tags?end=5", "start and end"),
         ("/api/v2/search/tag/service/values", "please provide a valid tagName"),
         ("/api/v2/search/tag/span.%20/values", "please provide a valid tagName"),
-        ("/api/metrics/query_range?q=%7B%7D", "not supported yet"),
-        ("/api/metrics/query", "not supported yet"),
+        ("/api/metrics/query_range?q=%7B%7D%7Crate()", "TraceQL metrics are not supported yet"),
+        ("/api/metrics/query?query=%7B%7D%7Crate()", "TraceQL metrics are not supported yet"),
+        ("/api/metrics/query_range?q=%7B%7D%7Crat()", "parse error at line 1, col 4"),
+        ("/api/metrics/query?q=%7B%7D", "no metrics query"),
+        ("/api/metrics/query_range?q=", "a metrics query is needed"),
+        ("/api/metrics/query", "a metrics query is needed"),
         ("/api/v2/traces/diff", "not supported yet"),
     ] {
         let reply = cluster.get(path).await;
