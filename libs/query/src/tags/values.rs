@@ -54,11 +54,7 @@ impl TagValue {
         match value {
             Static::String(text) => Some(TagValue::String(text.to_string())),
             Static::Int(number) => Some(TagValue::Int(*number)),
-            // Both zeros and every not-a-number are one value each, as in the index.
-            Static::Float(number) if number.is_nan() => {
-                Some(TagValue::Float(OrderedFloat(f64::NAN)))
-            }
-            Static::Float(number) => Some(TagValue::Float(OrderedFloat(number + 0.0))),
+            Static::Float(number) => TagValue::float(*number),
             Static::Bool(truth) => Some(TagValue::Bool(*truth)),
             Static::Status(word) => Some(TagValue::Keyword(word.as_str().to_owned())),
             Static::Kind(word) => Some(TagValue::Keyword(word.as_str().to_owned())),
@@ -66,16 +62,25 @@ impl TagValue {
         }
     }
 
-    fn from_message(message: ValueMessage) -> TagValue {
+    /// Infinities and not-a-number cannot be written in a query, so they are no suggestions. Both
+    /// zeros are one value, as in the index.
+    fn float(number: f64) -> Option<TagValue> {
+        number.is_finite().then_some(TagValue::Float(OrderedFloat(number + 0.0)))
+    }
+
+    fn from_message(message: ValueMessage) -> Option<TagValue> {
         let ValueMessage { r#type, value } = message;
         let typed = match r#type.as_str() {
-            "keyword" => return TagValue::Keyword(value),
+            "keyword" => return Some(TagValue::Keyword(value)),
             "int" => value.parse().ok().map(TagValue::Int),
-            "float" => value.parse().ok().map(|number| TagValue::Float(OrderedFloat(number))),
+            "float" => match value.parse() {
+                Ok(number) => return TagValue::float(number),
+                Err(_) => None,
+            },
             "bool" => value.parse().ok().map(TagValue::Bool),
             _ => None,
         };
-        typed.unwrap_or(TagValue::String(value))
+        Some(typed.unwrap_or(TagValue::String(value)))
     }
 
     fn into_message(self) -> ValueMessage {
@@ -83,10 +88,21 @@ impl TagValue {
             TagValue::Keyword(word) => ("keyword", word),
             TagValue::String(text) => ("string", text),
             TagValue::Int(number) => ("int", number.to_string()),
-            TagValue::Float(OrderedFloat(number)) => ("float", number.to_string()),
+            TagValue::Float(OrderedFloat(number)) => ("float", float_text(number)),
             TagValue::Bool(truth) => ("bool", truth.to_string()),
         };
         ValueMessage { r#type: r#type.to_owned(), value }
+    }
+}
+
+/// A double as Tempo writes it, which also reads as a literal of a query: Go's shortest form, with a
+/// point or an exponent.
+fn float_text(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..6).contains(&exponent) => format!("{digits}e{exponent:+03}"),
+        _ => format!("{number:?}"),
     }
 }
 
@@ -187,11 +203,77 @@ pub fn merge_tag_values(
         response
             .values
             .into_iter()
-            .map(TagValue::from_message)
+            .filter_map(TagValue::from_message)
             .for_each(|value| merged.values.insert(value));
         if let Some(part) = &response.inspected {
             add_inspected(&mut inspected, part);
         }
     }
     merged.into_response(inspected)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn doubles_are_written_as_go_writes_them() {
+        for (number, text) in [
+            (0.0, "0.0"),
+            (5.0, "5.0"),
+            (-500.5, "-500.5"),
+            (123_456.5, "123456.5"),
+            (1e6, "1e+06"),
+            (1_234_567.5, "1.2345675e+06"),
+            (9_223_372_036_854_775_808.0, "9.223372036854776e+18"),
+            (1e300, "1e+300"),
+            (0.0001, "0.0001"),
+            (0.000_012, "1.2e-05"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+        ] {
+            assert_eq!(float_text(number), text);
+        }
+    }
+
+    fn suggested(value: Static) -> Option<ValueMessage> {
+        TagValue::of(&value).map(TagValue::into_message)
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_suggested() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(suggested(Static::Float(number)), None);
+            let message = ValueMessage { r#type: "float".to_owned(), value: number.to_string() };
+            assert_eq!(TagValue::from_message(message), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_suggested_number_is_a_literal_that_finds_its_span(
+            value in prop_oneof![
+                any::<f64>().prop_map(Static::Float),
+                (-400i32..400).prop_map(|exponent| Static::Float(10f64.powi(exponent))),
+                any::<i64>().prop_map(Static::Int),
+                prop::sample::select(vec![i64::MIN, i64::MAX]).prop_map(Static::Int),
+            ],
+        ) {
+            let Some(message) = suggested(value.clone()) else { return Ok(()) };
+            let query = format!("{{ span.a = {} }}", message.value);
+            let parsed = clew_traceql::parse(&query);
+            prop_assert!(parsed.is_ok(), "{query}: {parsed:?}");
+            let filter = clew_traceql::tag_filter(&query).unwrap();
+            let clew_traceql::FieldExpr::Compare { right, .. } = filter else {
+                return Err(TestCaseError::fail("no comparison"));
+            };
+            let clew_traceql::FieldExpr::Literal(literal) = *right else {
+                return Err(TestCaseError::fail("no literal"));
+            };
+            let finds = clew_traceql::compare(clew_traceql::CompareOp::Eq, &value, &literal);
+            prop_assert_eq!(finds, Some(true), "{}", query);
+            prop_assert_eq!(TagValue::from_message(message), TagValue::of(&value));
+        }
+    }
 }
