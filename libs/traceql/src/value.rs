@@ -346,31 +346,41 @@ fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char('"')
 }
 
-/// Units from hours down, in nanoseconds: all exact, so that printing loses nothing.
-const DURATION_UNITS: [(&str, u64); 6] = [
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("us", 1_000),
-    ("ns", 1),
-];
-
+/// As Go prints durations, which is what Tempo answers: `1h2m3.5s`, `2.345678ms`, `100µs`. Exact, so
+/// that it parses to the same duration.
 fn write_duration(f: &mut fmt::Formatter<'_>, nanos: i64) -> fmt::Result {
-    if nanos == 0 {
-        return f.write_str("0s");
-    }
+    const SECOND: u64 = 1_000_000_000;
     if nanos < 0 {
         f.write_char('-')?;
     }
-    let mut rest = nanos.unsigned_abs();
-    for (unit, size) in DURATION_UNITS {
-        if rest >= size {
-            write!(f, "{}{unit}", rest / size)?;
-            rest %= size;
-        }
+    let nanos = nanos.unsigned_abs();
+    match nanos {
+        0 => return f.write_str("0s"),
+        1..1_000 => return write!(f, "{nanos}ns"),
+        1_000..1_000_000 => return write_decimal(f, nanos, 1_000, "µs"),
+        1_000_000..SECOND => return write_decimal(f, nanos, 1_000_000, "ms"),
+        _ => {}
     }
-    Ok(())
+    let minutes = nanos / (60 * SECOND);
+    if minutes >= 60 {
+        write!(f, "{}h", minutes / 60)?;
+    }
+    if minutes > 0 {
+        write!(f, "{}m", minutes % 60)?;
+    }
+    write_decimal(f, nanos % (60 * SECOND), SECOND, "s")
+}
+
+/// A number of units, a power of ten of nanoseconds each, without zeros at the end.
+fn write_decimal(f: &mut fmt::Formatter<'_>, nanos: u64, size: u64, unit: &str) -> fmt::Result {
+    write!(f, "{}", nanos / size)?;
+    let rest = nanos % size;
+    if rest > 0 {
+        let width = size.ilog10() as usize;
+        let digits = format!("{rest:0width$}");
+        write!(f, ".{}", digits.trim_end_matches('0'))?;
+    }
+    f.write_str(unit)
 }
 
 #[cfg(test)]
@@ -423,6 +433,30 @@ mod tests {
         assert!(!compare_any(CompareOp::Ne, &array, &Static::Bool(true)));
         assert!(!compare_any(CompareOp::Ne, &Static::Array(vec![]), &Static::Int(1)));
         assert!(!compare_any(CompareOp::Eq, &array, &array));
+    }
+
+    #[test]
+    fn durations_print_as_in_go() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (-999, "-999ns"),
+            (1_100, "1.1µs"),
+            (100_000, "100µs"),
+            (2_200_000, "2.2ms"),
+            (2_345_678, "2.345678ms"),
+            (1_500_000_000, "1.5s"),
+            (3_300_000_001, "3.300000001s"),
+            (60_000_000_000, "1m0s"),
+            (245_000_000_000, "4m5s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (3_723_500_000_000, "1h2m3.5s"),
+            (18_367_001_000_000, "5h6m7.001s"),
+            (i64::MAX, "2562047h47m16.854775807s"),
+            (i64::MIN, "-2562047h47m16.854775808s"),
+        ] {
+            assert_eq!(Static::Duration(nanos).to_string(), text);
+        }
     }
 
     proptest! {
