@@ -10,7 +10,7 @@ use clew_proto::query::v1::FoundTrace;
 use clew_proto::tempopb::{ServiceStats, Span, SpanSet, TraceSearchMetadata};
 use clew_traceql::EvalError;
 use clew_traceql::FieldRef;
-use clew_traceql::eval::SpanValues;
+use clew_traceql::eval::{Cursor, SpanValues};
 use clew_traceql::plan::{Intrinsic, Scope};
 use clew_traceql::value::Static;
 
@@ -88,7 +88,7 @@ fn shown_spanset(set: &Spanset, view: &TraceView<'_>, plan: &SearchPlan) -> Span
     let shown = set.spans.iter().take(plan.spans_per_spanset());
     let shown = shown.filter_map(|span| span_values(view, *span as usize));
     SpanSet {
-        spans: shown.map(|span| shown_span(&span, plan.shown())).collect(),
+        spans: shown.map(|span| shown_span(&span, plan)).collect(),
         matched: u32::try_from(set.spans.len()).unwrap_or(u32::MAX),
         attributes: spanset_attributes(&set.attributes),
     }
@@ -134,7 +134,7 @@ impl Matched {
     fn add(&mut self, span: &SpanRef<'_, '_>, plan: &SearchPlan) {
         self.count = self.count.saturating_add(1);
         if self.shown.len() < plan.spans_per_spanset() {
-            self.shown.push(shown_span(span, plan.shown()));
+            self.shown.push(shown_span(span, plan));
         }
     }
 }
@@ -158,15 +158,19 @@ fn metadata(summary: &TraceSummary, span_sets: Vec<SpanSet>) -> TraceSearchMetad
 }
 
 /// The span as an answer shows it.
-pub(crate) fn shown_span(values: &SpanRef<'_, '_>, fields: &[Shown]) -> Span {
-    let span = values.span();
+pub(crate) fn shown_span(values: &SpanRef<'_, '_>, plan: &SearchPlan) -> Span {
+    let (span, fields) = (values.span(), plan.shown());
+    let place = plan.place(values);
     let named = fields.iter().any(|field| intrinsic_of(&field.field) == Some(Intrinsic::Name));
     Span {
         span_id: span.span().map_or_else(|| id::to_hex(span.span_id), |id: SpanId| id.to_string()),
         name: if named { span.name.to_owned() } else { String::new() },
         start_time_unix_nano: span.start_unix_nanos,
         duration_nanos: span.duration_nanos(),
-        attributes: fields.iter().filter_map(|field| shown_attribute(values, field)).collect(),
+        attributes: fields
+            .iter()
+            .filter_map(|field| shown_attribute(values, field, place))
+            .collect(),
     }
 }
 
@@ -179,21 +183,14 @@ pub(crate) fn intrinsic_of(field: &FieldRef) -> Option<Intrinsic> {
 
 /// The value under the field's bare name. None when the answer says it elsewhere, or when the span
 /// has no such value and was not asked not to have it.
-fn shown_attribute(values: &SpanRef<'_, '_>, shown: &Shown) -> Option<KeyValue> {
+fn shown_attribute(values: &SpanRef<'_, '_>, shown: &Shown, place: Cursor) -> Option<KeyValue> {
     let value = match &shown.field {
         FieldRef::Parent => return None,
         FieldRef::Attribute { parent: true, scope, name } => {
-            let parent = values.parent()?;
-            match scope {
-                Some(scope) => attribute(&parent, *scope, name),
-                None => attribute(&parent, Scope::Span, name)
-                    .or_else(|| attribute(&parent, Scope::Resource, name)),
-            }
+            attribute(&values.parent()?, *scope, name, place)
         }
-        FieldRef::Attribute { scope: Some(scope), name, .. } => attribute(values, *scope, name),
-        FieldRef::Attribute { scope: None, name, .. } => attribute(values, Scope::Span, name)
-            .or_else(|| attribute(values, Scope::Resource, name)),
-        FieldRef::Intrinsic { intrinsic, .. } => shown_intrinsic(values, *intrinsic),
+        FieldRef::Attribute { scope, name, .. } => attribute(values, *scope, name, place),
+        FieldRef::Intrinsic { intrinsic, .. } => shown_intrinsic(values, *intrinsic, place),
     };
     shown_value(shown, value)
 }
@@ -210,12 +207,36 @@ pub(crate) fn shown_value(shown: &Shown, value: Option<AnyValue>) -> Option<KeyV
     Some(KeyValue { key, value: Some(value) })
 }
 
-fn attribute(values: &SpanRef<'_, '_>, scope: Scope, name: &str) -> Option<AnyValue> {
-    let pair = values.raw_attribute(scope, name)?;
-    any_value_message(&pair.value).ok().filter(|message| message.value.is_some())
+/// An attribute; without a scope the span's, or the resource's if that of the span counts as absent.
+fn attribute(
+    values: &SpanRef<'_, '_>,
+    scope: Option<Scope>,
+    name: &str,
+    place: Cursor,
+) -> Option<AnyValue> {
+    let of = |scope| {
+        let pair = values.raw_attribute(scope, name, place)?;
+        any_value_message(&pair.value).ok().filter(|message| message.value.is_some())
+    };
+    if let Some(scope) = scope {
+        return of(scope);
+    }
+    match values.attribute(Scope::Span, name) {
+        None => of(Scope::Resource),
+        Some(value) if is_empty(&value) => of(Scope::Resource).or_else(|| of(Scope::Span)),
+        Some(_) => of(Scope::Span),
+    }
 }
 
-fn shown_intrinsic(values: &SpanRef<'_, '_>, intrinsic: Intrinsic) -> Option<AnyValue> {
+fn is_empty(value: &Static) -> bool {
+    matches!(value, Static::Array(elements) if elements.is_empty())
+}
+
+fn shown_intrinsic(
+    values: &SpanRef<'_, '_>,
+    intrinsic: Intrinsic,
+    place: Cursor,
+) -> Option<AnyValue> {
     let value = match intrinsic {
         Intrinsic::Name
         | Intrinsic::Duration
@@ -225,9 +246,11 @@ fn shown_intrinsic(values: &SpanRef<'_, '_>, intrinsic: Intrinsic) -> Option<Any
         | Intrinsic::RootName
         | Intrinsic::RootService => return None,
         Intrinsic::EventName | Intrinsic::EventTimeSinceStart => {
-            values.event_intrinsic(0, intrinsic)?
+            values.event_intrinsic(place.event.unwrap_or(0), intrinsic)?
         }
-        Intrinsic::LinkTraceId | Intrinsic::LinkSpanId => values.link_intrinsic(0, intrinsic)?,
+        Intrinsic::LinkTraceId | Intrinsic::LinkSpanId => {
+            values.link_intrinsic(place.link.unwrap_or(0), intrinsic)?
+        }
         of_span => values.intrinsic(of_span)?,
     };
     Some(message_of(&value))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clew_model::TraceId;
 use clew_proto::query::v1::SearchRequest;
 use clew_traceql::ast::{self, Body, Query, SpansetExpr, Stage};
-use clew_traceql::eval::Filter;
+use clew_traceql::eval::{Cursor, Filter, SpanValues};
 use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, Test, prefilter};
 use clew_traceql::{CompareOp, FieldExpr, FieldRef, Static, referenced_fields};
 
@@ -167,6 +167,23 @@ impl SearchPlan {
         &self.0.matcher
     }
 
+    /// The event and link through which a span was found, as far as a filter speaks of them.
+    pub(crate) fn place(&self, span: &dyn SpanValues) -> Cursor {
+        let place = |filter: &Filter| {
+            // Judging the span told of errors.
+            let place = if filter.chooses() { filter.place(span).ok() } else { None };
+            place.flatten()
+        };
+        let found = match self.matcher() {
+            Matcher::Filter(filter) => place(filter),
+            Matcher::Pipeline(pipeline) => {
+                pipeline.filters().iter().find_map(|leaf| place(&leaf.filter))
+            }
+            Matcher::Tags(_) => None,
+        };
+        found.unwrap_or_default()
+    }
+
     pub(crate) fn shown(&self) -> &[Shown] {
         &self.0.shown
     }
@@ -190,23 +207,6 @@ impl std::fmt::Debug for SearchPlan {
     }
 }
 
-struct Compiled {
-    matcher: Matcher,
-    conditions: Vec<Prefilter>,
-    fragment: Prefilter,
-    shown: Vec<Shown>,
-    decisive: bool,
-    pipeline: Option<Arc<Pipeline>>,
-}
-
-impl Compiled {
-    fn of(request: &SearchRequest) -> Result<Compiled, QueryError> {
-        if !request.tags.is_empty() && !request.query.trim().is_empty() {
-            return Err(QueryError::bad("search", "tags and a query exclude each other"));
-        }
-        if request.query.trim().is_empty() {
-            let rules = request.tags.iter().map(|(key, value)| TagRule::new(key, value));
-            let rules = rules.collect::<Result<Vec<_>, _>>()?;
 /// Why a query that is to yield series is refused: for what is wrong with it or, as nothing runs such
 /// queries yet, for what it is.
 pub fn refuse_metrics_query(query: &str) -> QueryError {
@@ -224,6 +224,23 @@ pub fn refuse_metrics_query(query: &str) -> QueryError {
 
 const METRICS: &str = "TraceQL metrics";
 
+struct Compiled {
+    matcher: Matcher,
+    conditions: Vec<Prefilter>,
+    fragment: Prefilter,
+    shown: Vec<Shown>,
+    decisive: bool,
+    pipeline: Option<Arc<Pipeline>>,
+}
+
+impl Compiled {
+    fn of(request: &SearchRequest) -> Result<Compiled, QueryError> {
+        if !request.tags.is_empty() && !request.query.trim().is_empty() {
+            return Err(QueryError::bad("search", "tags and a query exclude each other"));
+        }
+        if request.query.trim().is_empty() {
+            let rules = request.tags.iter().map(|(key, value)| TagRule::new(key, value));
+            let rules = rules.collect::<Result<Vec<_>, _>>()?;
             let conditions: Vec<_> = rules.iter().map(TagRule::prefilter).collect();
             // Every rule must hold in some fragment, so any one of them finds all split traces;
             // but every leaf must use the same one, and it must not need the whole trace.

@@ -9,7 +9,7 @@ use clew_model::otlp::view::{ScopeView, resource_attributes};
 use clew_model::otlp::{EventView, KeyValueView, LinkView, SpanView};
 use clew_model::wire::WireError;
 use clew_model::{Trace, TraceSummary, id};
-use clew_traceql::eval::SpanValues;
+use clew_traceql::eval::{Cursor, SpanValues};
 use clew_traceql::plan::{Intrinsic, Scope};
 use clew_traceql::value::Static;
 
@@ -129,18 +129,28 @@ impl<'a> SpanRef<'_, 'a> {
         &self.view.spans[self.at]
     }
 
-    /// The attribute as it was sent, if it was.
-    pub(crate) fn raw_attribute(&self, scope: Scope, name: &str) -> Option<KeyValueView<'a>> {
+    /// The attribute as it was sent, if it was. Of events and links that of the one at `place`, or
+    /// else of the first that has it.
+    pub(crate) fn raw_attribute(
+        &self,
+        scope: Scope,
+        name: &str,
+        place: Cursor,
+    ) -> Option<KeyValueView<'a>> {
         let record = &self.view.trace.spans[self.at];
         match scope {
             Scope::Span => self.view.first(self.span().attributes(), name),
             Scope::Resource => self.view.first(resource_attributes(&record.resource.bytes), name),
             Scope::Instrumentation => self.view.first(self.scope()?.attributes(), name),
             Scope::Event => {
-                self.events().iter().find_map(|event| self.view.first(event.attributes(), name))
+                let of = |event: &EventView<'a>| self.view.first(event.attributes(), name);
+                let meant = place.event.and_then(|at| self.events().get(at)).and_then(of);
+                meant.or_else(|| self.events().iter().find_map(of))
             }
             Scope::Link => {
-                self.links().iter().find_map(|link| self.view.first(link.attributes(), name))
+                let of = |link: &LinkView<'a>| self.view.first(link.attributes(), name);
+                let meant = place.link.and_then(|at| self.links().get(at)).and_then(of);
+                meant.or_else(|| self.links().iter().find_map(of))
             }
         }
     }
@@ -201,7 +211,7 @@ impl<'a> SpanRef<'_, 'a> {
 
 impl SpanValues for SpanRef<'_, '_> {
     fn attribute(&self, scope: Scope, name: &str) -> Option<Static> {
-        self.raw_attribute(scope, name).and_then(|pair| self.value(pair))
+        self.raw_attribute(scope, name, Cursor::default()).and_then(|pair| self.value(pair))
     }
 
     fn intrinsic(&self, intrinsic: Intrinsic) -> Option<Static> {

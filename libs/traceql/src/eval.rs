@@ -21,10 +21,11 @@ use crate::plan::{Field, Intrinsic, Prefilter, Scope};
 use crate::value::{CompareOp, Static, compare_any};
 
 mod arithmetic;
+mod choice;
 mod compile;
 
-/// The most pairs of an event and a link that are tried on one span.
-pub const EVENT_LINK_PAIRS_MAX: usize = 1 << 20;
+use self::choice::{Choice, plan_choice};
+pub use self::choice::{Cursor, EVENT_LINK_PAIRS_MAX};
 
 /// What a filter can ask of a span. Absent is `None`; an array attribute is one value, and an empty
 /// one counts as absent.
@@ -59,17 +60,6 @@ pub struct Filter {
     /// Terms of a conjunction that need neither event nor link, tried before any is chosen.
     before: Vec<Node>,
     choice: Choice,
-}
-
-/// How to look for the event and link of a filter.
-#[derive(Debug, Clone)]
-enum Choice {
-    /// Neither is mentioned: `root` decides.
-    Neither,
-    /// An event for these terms and, independently, a link for those.
-    Apart(Vec<Node>, Vec<Node>),
-    /// One of each for these terms together.
-    Together { terms: Vec<Node>, events: bool, links: bool },
 }
 
 /// A boolean expression; evaluation is two-valued.
@@ -131,13 +121,6 @@ pub(crate) enum Slot {
     Nowhere,
 }
 
-/// The event and link under consideration.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cursor {
-    event: Option<usize>,
-    link: Option<usize>,
-}
-
 /// What a look-up found.
 enum Found {
     /// There is no event (or link) to have the field.
@@ -174,28 +157,23 @@ impl Filter {
     /// # Errors
     /// Integer division by zero, arithmetic on an array, or too many pairs of events and links.
     pub fn matches(&self, span: &dyn SpanValues) -> Result<bool, EvalError> {
-        let none = Cursor::default();
-        match &self.choice {
-            Choice::Neither => self.root.holds(span, none),
-            Choice::Apart(events, links) => Ok(all_hold(&self.before, span, none)?
-                && some_event(span, !events.is_empty(), |event| {
-                    all_hold(events, span, Cursor { event, link: None })
-                })?
-                && some_link(span, !links.is_empty(), |link| {
-                    all_hold(links, span, Cursor { event: None, link })
-                })?),
-            Choice::Together { terms, events, links } => {
-                if !all_hold(&self.before, span, none)? {
-                    return Ok(false);
-                }
-                if *events && *links {
-                    bound_pairs(span)?;
-                }
-                some_event(span, *events, |event| {
-                    some_link(span, *links, |link| all_hold(terms, span, Cursor { event, link }))
-                })
-            }
+        Ok(self.place(span)?.is_some())
+    }
+
+    /// The first event and link for which the filter holds; `None` if the span does not match.
+    ///
+    /// # Errors
+    /// As [`Filter::matches`].
+    pub fn place(&self, span: &dyn SpanValues) -> Result<Option<Cursor>, EvalError> {
+        if !all_hold(&self.before, span, Cursor::default())? {
+            return Ok(None);
         }
+        self.choice.first(&self.root, span)
+    }
+
+    /// Whether the filter speaks of events or links.
+    pub fn chooses(&self) -> bool {
+        !matches!(self.choice, Choice::Neither)
     }
 }
 
@@ -238,14 +216,6 @@ pub fn calculate(op: ArithmeticOp, left: &Static, right: &Static) -> Result<Stat
     arithmetic::apply(op, left, right)
 }
 
-fn bound_pairs(span: &dyn SpanValues) -> Result<(), EvalError> {
-    let (events, links) = (span.event_count(), span.link_count());
-    if events.saturating_mul(links) > EVENT_LINK_PAIRS_MAX {
-        return Err(EvalError::TooManyPairs { events, links });
-    }
-    Ok(())
-}
-
 fn all_hold(terms: &[Node], span: &dyn SpanValues, cursor: Cursor) -> Result<bool, EvalError> {
     for term in terms {
         if !term.holds(span, cursor)? {
@@ -253,64 +223,6 @@ fn all_hold(terms: &[Node], span: &dyn SpanValues, cursor: Cursor) -> Result<boo
         }
     }
     Ok(true)
-}
-
-fn some_event(
-    span: &dyn SpanValues,
-    needed: bool,
-    holds: impl Fn(Option<usize>) -> Result<bool, EvalError>,
-) -> Result<bool, EvalError> {
-    some_of(if needed { span.event_count() } else { 0 }, holds)
-}
-
-fn some_link(
-    span: &dyn SpanValues,
-    needed: bool,
-    holds: impl Fn(Option<usize>) -> Result<bool, EvalError>,
-) -> Result<bool, EvalError> {
-    some_of(if needed { span.link_count() } else { 0 }, holds)
-}
-
-/// Tries each index; with none, tries once without.
-fn some_of(
-    count: usize,
-    holds: impl Fn(Option<usize>) -> Result<bool, EvalError>,
-) -> Result<bool, EvalError> {
-    if count == 0 {
-        return holds(None);
-    }
-    for index in 0..count {
-        if holds(Some(index))? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Terms that cannot fail may run in any order without an error appearing or vanishing; only those
-/// are moved.
-fn plan_choice(root: &Node) -> (Vec<Node>, Choice) {
-    let (events, links) = (root.needs(Field::is_event), root.needs(Field::is_link));
-    if !events && !links {
-        return (Vec::new(), Choice::Neither);
-    }
-    let terms = match root {
-        Node::All(terms) => terms.as_slice(),
-        other => std::slice::from_ref(other),
-    };
-    let free = |term: &&Node| {
-        !term.can_fail() && !term.needs(Field::is_event) && !term.needs(Field::is_link)
-    };
-    let before = terms.iter().filter(free).cloned().collect();
-    let bound: Vec<Node> = terms.iter().filter(|term| !free(term)).cloned().collect();
-    let apart = bound.iter().all(|term| {
-        !(term.can_fail() || term.needs(Field::is_event) && term.needs(Field::is_link))
-    });
-    if apart {
-        let (events, links) = bound.into_iter().partition(|term| term.needs(Field::is_event));
-        return (before, Choice::Apart(events, links));
-    }
-    (before, Choice::Together { terms: bound, events, links })
 }
 
 impl Node {
@@ -470,12 +382,10 @@ impl Slot {
     fn look_up(&self, span: &dyn SpanValues, cursor: Cursor) -> Found {
         let value = match self {
             Slot::Nowhere => return Found::NoHost,
-            Slot::Unscoped(name) => {
-                span.attribute(Scope::Span, name).or_else(|| span.attribute(Scope::Resource, name))
-            }
+            Slot::Unscoped(name) => there(span.attribute(Scope::Span, name))
+                .or_else(|| span.attribute(Scope::Resource, name)),
             Slot::OfParent(Some(scope), name) => span.parent_attribute(*scope, name),
-            Slot::OfParent(None, name) => span
-                .parent_attribute(Scope::Span, name)
+            Slot::OfParent(None, name) => there(span.parent_attribute(Scope::Span, name))
                 .or_else(|| span.parent_attribute(Scope::Resource, name)),
             Slot::At(field) if field.is_event() => match (cursor.event, field) {
                 (None, _) => return Found::NoHost,
@@ -490,11 +400,16 @@ impl Slot {
             Slot::At(Field::Attribute(scope, name)) => span.attribute(*scope, name),
             Slot::At(Field::Intrinsic(intrinsic)) => span.intrinsic(*intrinsic),
         };
-        match value {
-            Some(Static::Nil) | None => Found::Absent,
-            // Indexes do not see it, and no element could pass a test.
-            Some(Static::Array(elements)) if elements.is_empty() => Found::Absent,
-            Some(value) => Found::Value(value),
-        }
+        there(value).map_or(Found::Absent, Found::Value)
     }
+}
+
+/// The value unless it counts as absent. An empty array does: indexes do not see it, and no element
+/// could pass a test.
+fn there(value: Option<Static>) -> Option<Static> {
+    value.filter(|value| match value {
+        Static::Nil => false,
+        Static::Array(elements) => !elements.is_empty(),
+        _ => true,
+    })
 }

@@ -72,7 +72,7 @@ impl BlockSource {
         let pages = self.pages(&block, wanted).await?;
         let plan = plan.clone();
         let read = move || {
-            described.read_spans(&block, &pages, plan.shown())?;
+            described.read_spans(&block, &pages, &plan)?;
             Ok(described.into_entries(&index))
         };
         self.compute(read).await
@@ -282,7 +282,7 @@ impl Described {
         &mut self,
         block: &Block,
         pages: &Pages,
-        fields: &[Shown],
+        plan: &SearchPlan,
     ) -> Result<(), BlockError> {
         for (row, span) in self.rows.iter().zip(&mut self.spans).filter(|(_, span)| span.is_none())
         {
@@ -292,7 +292,7 @@ impl Described {
             // What is shown of a span does not depend on the rest of its trace.
             let trace = Trace { id: TraceId([0; 16]), spans: vec![record] };
             let view = TraceView::new(&trace)?;
-            *span = span_values(&view, 0).map(|values| shown_span(&values, fields));
+            *span = span_values(&view, 0).map(|values| shown_span(&values, plan));
             view.check()?;
         }
         Ok(())

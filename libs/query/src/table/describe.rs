@@ -215,7 +215,7 @@ fn shown(table: &SpanTable, row: u32, plan: &SearchPlan) -> Result<Option<Span>,
     // What is shown of a span does not depend on the rest of its trace.
     let trace = Trace { id: TraceId([0; 16]), spans: vec![record] };
     let view = TraceView::new(&trace)?;
-    let shown = span_values(&view, 0).map(|values| shown_span(&values, plan.shown()));
+    let shown = span_values(&view, 0).map(|values| shown_span(&values, plan));
     view.check()?;
     Ok(shown)
 }

@@ -41,6 +41,11 @@ fn parts(all: &[Part]) -> Vec<Option<&Part>> {
     if all.is_empty() { vec![None] } else { all.iter().map(Some).collect() }
 }
 
+/// What is absent, or counts as absent, leaves the place of a name without scope to the resource.
+fn present(value: &&Static) -> bool {
+    !matches!(value, Static::Nil) && !matches!(value, Static::Array(all) if all.is_empty())
+}
+
 /// `None`: there is no event or link that could have the field.
 fn look_up(field: &FieldRef, view: View<'_>) -> Option<Static> {
     let value = match field {
@@ -50,7 +55,6 @@ fn look_up(field: &FieldRef, view: View<'_>) -> Option<Static> {
                 view.span.parent.as_ref().map_or((None, None), |(span, resource)| {
                     (span.get(&**name), resource.get(&**name))
                 });
-            let present = |value: &&Static| !matches!(value, Static::Nil);
             match scope {
                 Some(Scope::Span) => span.cloned(),
                 Some(Scope::Resource) => resource.cloned(),
@@ -60,7 +64,7 @@ fn look_up(field: &FieldRef, view: View<'_>) -> Option<Static> {
         FieldRef::Attribute { scope, name, .. } => {
             let name: &str = name;
             match scope {
-                None => view.span.span.get(name).or_else(|| view.span.resource.get(name)),
+                None => view.span.span.get(name).filter(present).or(view.span.resource.get(name)),
                 Some(Scope::Span) => view.span.span.get(name),
                 Some(Scope::Resource) => view.span.resource.get(name),
                 Some(Scope::Instrumentation) => view.span.instrumentation.get(name),
