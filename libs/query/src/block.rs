@@ -332,6 +332,10 @@ impl RowIndex for BlockSearch {
     fn duration(&self, row: u32) -> Option<u64> {
         self.columns().duration(row)
     }
+
+    fn start_end(&self, row: u32) -> Option<(u64, u64)> {
+        self.row_start_end(row)
+    }
 }
 
 /// A trace of a block: its rows follow one another.

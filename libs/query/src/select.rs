@@ -8,9 +8,10 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use clew_block::{BlockError, LookupResult, RowSet};
+use clew_model::UnixNanos;
 use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, Scope};
 
-use crate::source::{Candidate, Selected, Selection};
+use crate::source::{Candidate, Selected, Selection, TimeRange};
 use crate::structure::Parent;
 
 /// The index of a source as far as selecting needs it.
@@ -52,6 +53,9 @@ pub(crate) trait RowIndex {
 
     /// How long a row's span lasts, in nanoseconds.
     fn duration(&self, row: u32) -> Option<u64>;
+
+    /// When a row's span starts and ends, in nanoseconds since the epoch.
+    fn start_end(&self, row: u32) -> Option<(u64, u64)>;
 }
 
 /// The spans of one trace of an index, each once, by their places in an order that stays.
@@ -268,8 +272,8 @@ fn is_unscoped(span: &Prefilter, resource: &Prefilter) -> bool {
     }
 }
 
-/// The rows that pass every condition, of traces that overlap the range; `None` if the index
-/// cannot tell exactly.
+/// The rows that pass every condition, of spans that overlap the range; `None` if the index cannot
+/// tell exactly.
 pub(crate) fn exact_rows(
     index: &impl RowIndex,
     selection: &Selection,
@@ -285,15 +289,30 @@ pub(crate) fn exact_rows(
         }
     }
     let Some(mut rows) = exact else { return Ok(None) };
-    let mut outside = RowSet::new();
-    for trace in index.traces_of(&rows).iter() {
-        let inside = index
-            .candidate(trace)
-            .is_some_and(|trace| selection.range.overlaps(trace.start, trace.end));
-        if !inside {
-            index.add_rows(trace, &mut outside);
+    rows.subtract(&outside(index, &rows, selection.range));
+    Ok(Some(rows))
+}
+
+/// At least those of the rows whose spans lie outside the range, and none that lies in it.
+fn outside(index: &impl RowIndex, rows: &RowSet, range: TimeRange) -> RowSet {
+    let (mut outside, mut partly) = (RowSet::new(), RowSet::new());
+    for trace in index.traces_of(rows).iter() {
+        match index.candidate(trace) {
+            Some(known) if range.start <= known.start && known.end <= range.end => {}
+            Some(known) if range.overlaps(known.start, known.end) => {
+                index.add_rows(trace, &mut partly);
+            }
+            _ => index.add_rows(trace, &mut outside),
         }
     }
-    rows.subtract(&outside);
-    Ok(Some(rows))
+    partly.intersect(rows);
+    for row in partly.iter() {
+        let inside = index
+            .start_end(row)
+            .is_some_and(|(start, end)| range.overlaps(UnixNanos(start), UnixNanos(end)));
+        if !inside {
+            outside.insert(row);
+        }
+    }
+    outside
 }

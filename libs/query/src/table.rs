@@ -161,6 +161,10 @@ impl RowIndex for Cut<'_> {
     fn duration(&self, row: u32) -> Option<u64> {
         self.table.row_start_end(row).map(|(start, end)| end.saturating_sub(start))
     }
+
+    fn start_end(&self, row: u32) -> Option<(u64, u64)> {
+        self.table.row_start_end(row)
+    }
 }
 
 /// A trace of a table: sorted by span id, or in the model's order with its parents.

@@ -152,4 +152,8 @@ impl RowIndex for VerifiedIndex {
     fn duration(&self, row: u32) -> Option<u64> {
         RowIndex::duration(self.index.as_ref(), row)
     }
+
+    fn start_end(&self, row: u32) -> Option<(u64, u64)> {
+        RowIndex::start_end(self.index.as_ref(), row)
+    }
 }

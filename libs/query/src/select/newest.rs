@@ -131,6 +131,10 @@ mod tests {
         fn duration(&self, _: u32) -> Option<u64> {
             None
         }
+
+        fn start_end(&self, _: u32) -> Option<(u64, u64)> {
+            None
+        }
     }
 
     fn selection(limit: usize) -> Arc<Selection> {

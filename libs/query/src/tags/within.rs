@@ -1,11 +1,16 @@
 //! Which spans a tag request speaks of: those in a time range that a query finds, if there is one.
 //!
+//! What is one filter on a span asks each span for its own time, other queries the whole trace for
+//! its; without a query whole sources are taken or left. So the pieces in which a trace lies do not
+//! matter.
+//!
 //! The query is read leniently, as editors send it while the user still types. What is one filter
 //! on a span is judged span by span, wherever the span lies. Everything else is judged on whole
 //! traces, so traces that may lie in several places are left to the root.
 
 use std::sync::Arc;
 
+use clew_model::UnixNanos;
 use clew_traceql::ast::{self, Body, MetricsExpr};
 use clew_traceql::eval::Filter;
 use clew_traceql::plan::prefilter;
@@ -35,7 +40,8 @@ pub(super) struct TagFilter {
 /// What tells the spans of a trace that count.
 #[derive(Clone)]
 pub(super) enum Judge {
-    Filter(Arc<Filter>),
+    /// Each span by itself, also whether it lies in the range.
+    Filter(Arc<Filter>, TimeRange),
     Pipeline(Arc<Pipeline>),
 }
 
@@ -102,7 +108,7 @@ impl Restriction {
                 let none = SplitSet::default();
                 Some(TagFilter {
                     indexed: decides(&condition, &filter),
-                    judge: Judge::Filter(Arc::new(Filter::new(&filter))),
+                    judge: Judge::Filter(Arc::new(Filter::new(&filter)), range),
                     selection: selection(vec![condition.clone()], condition, none, None),
                 })
             }
@@ -125,10 +131,13 @@ impl Judge {
     pub(super) fn spans(&self, view: &TraceView<'_>) -> Result<Vec<usize>, EvalError> {
         let mut found = Vec::new();
         match self {
-            Judge::Filter(filter) => {
+            Judge::Filter(filter, range) => {
                 for at in 0..view.spans().len() {
-                    let Some(span) = span_values(view, at) else { continue };
-                    if filter.matches(&span)? {
+                    let Some(values) = span_values(view, at) else { continue };
+                    let span = values.span();
+                    let end = span.start_unix_nanos.saturating_add(span.duration_nanos());
+                    let inside = range.overlaps(UnixNanos(span.start_unix_nanos), UnixNanos(end));
+                    if inside && filter.matches(&values)? {
                         found.push(at);
                     }
                 }

@@ -82,21 +82,23 @@ fn counted<'a>(
     }
     // A filter that is always true is none, so that the time range selects places alone.
     let filter = filter.filter(|filter| clew_traceql::tag_filter(&query(filter)).is_some());
-    for place in 0..layout.places.len() {
-        let fragments = layout.fragments(place);
-        if !layout.bounds(place).is_some_and(|(start, end)| inside(start, end)) {
-            continue;
-        }
-        for fragment in fragments {
-            let wanted = |span: &SpanModel| match filter {
-                None => true,
-                Some(filter) => {
-                    inside(fragment.start(), fragment.end()) && filter.matches(&fragment, span)
-                }
+    if let Some(filter) = filter {
+        // Wherever a span lies, it counts by its own time.
+        for trace in &layout.traces {
+            let wanted = |span: &&SpanModel| {
+                inside(span.start, span.start + span.duration) && filter.matches(trace, span)
             };
-            let spans: Vec<SpanModel> =
-                fragment.spans.iter().filter(|span| wanted(span)).cloned().collect();
-            counted.extend(spans.into_iter().map(|span| (fragment.clone(), span)));
+            let spans = trace.spans.iter().filter(wanted);
+            counted.extend(spans.map(|span| (trace.clone(), span.clone())));
+        }
+        return counted;
+    }
+    for place in 0..layout.places.len() {
+        if layout.bounds(place).is_some_and(|(start, end)| inside(start, end)) {
+            for fragment in layout.fragments(place) {
+                let spans = fragment.spans.clone();
+                counted.extend(spans.into_iter().map(|span| (fragment.clone(), span)));
+            }
         }
     }
     counted
