@@ -122,7 +122,8 @@ def page(binary):
             default = "[" + ", ".join(map(str, default)) + "]"
         shown = {True: "true", False: "false"}.get(default, default) if isinstance(default, bool) else default
         shown = f"`{shown}`" if shown != "" else "empty"
-        lines.append(f"| `{key}` | {shown} | {kind} | {told.replace('|', '/')} |")
+        cell = told.replace("|", "\\|")
+        lines.append(f"| `{key}` | {shown} | {kind} | {cell} |")
     return "\n".join(lines) + "\n"
 
 

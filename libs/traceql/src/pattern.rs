@@ -96,15 +96,30 @@ impl<'a> Translator<'a> {
     }
 
     fn run(mut self) -> Result<String, PatternError> {
+        let mut repeated = false;
         while let Some(character) = self.rest.next() {
+            let mut repeats = false;
             match character {
                 '\\' => self.escape()?,
                 '[' => self.class()?,
-                '{' => self.brace()?,
+                '{' => repeats = self.brace()?,
                 '}' | ']' => self.literal(character),
                 '(' => self.group()?,
+                '*' | '+' | '?' => {
+                    repeats = true;
+                    self.out.push(character);
+                }
                 other => self.out.push(other),
             }
+            if repeats && repeated {
+                let reason = format!("invalid nested repetition operator: {character}");
+                return Err(PatternError::new(reason));
+            }
+            // A question mark right behind makes it lazy.
+            if repeats && self.rest.next_if_eq(&'?').is_some() {
+                self.out.push('?');
+            }
+            repeated = repeats;
         }
         Ok(self.out)
     }
@@ -148,15 +163,15 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// After `{`: a repetition if it looks like one, else the character itself.
-    fn brace(&mut self) -> Result<(), PatternError> {
+    /// After `{`: a repetition if it looks like one, which it tells, else the character itself.
+    fn brace(&mut self) -> Result<bool, PatternError> {
         let inside: String = self.rest.clone().take_while(|c| *c != '}').take(16).collect();
         let closed = self.rest.clone().nth(inside.chars().count()) == Some('}');
         let (low, high) = inside.split_once(',').unwrap_or((&inside, ""));
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         if !closed || low.is_empty() || !digits(low) || !digits(high) {
             self.literal('{');
-            return Ok(());
+            return Ok(false);
         }
         let bounded = |text: &str| text.parse::<u32>().map_or(text.is_empty(), |n| n <= REPEAT_MAX);
         if !bounded(low) || !bounded(high) {
@@ -164,7 +179,7 @@ impl<'a> Translator<'a> {
         }
         self.out.push('{');
         self.copy(inside.chars().count() + 1);
-        Ok(())
+        Ok(true)
     }
 
     fn copy(&mut self, count: usize) {
@@ -451,7 +466,7 @@ mod tests {
             "(",
             ")",
             "[a",
-            "a**b(",
+            "a*b(",
             r"\C",
             r"\1",
             r"\Z",
@@ -470,6 +485,18 @@ mod tests {
         ] {
             assert!(Pattern::new(source).is_err(), "{source}");
         }
+    }
+
+    #[test]
+    fn repetitions_are_not_stacked() {
+        for source in ["a**", "x*+", "a++", "a???", "a{2}*", "a*{2}", "a{2}{3}", "a+?+"] {
+            let refused = Pattern::new(source).unwrap_err().to_string();
+            assert!(refused.contains("invalid nested repetition operator"), "{source}: {refused}");
+        }
+        assert!(is_match("a*?b+?c??d{1,2}?", "aabcd"));
+        assert!(is_match("(?:a*)*", "aaa"));
+        assert!(is_match(r"a+\++", "a++"));
+        assert!(is_match("a*[*]*", "a**"));
     }
 
     #[test]

@@ -216,12 +216,17 @@ fn look_up(
     values: &mut [Option<AnyValue>],
     unknown: &mut RowSet,
 ) -> Result<(), BlockError> {
+    let mut zeros = RowSet::new();
     let others = index.row_values(field, set, test, &mut |row, value| {
-        if let Ok(at) = rows.binary_search(&row) {
+        // Both zeros are one value in the index.
+        if matches!(value, Static::Float(0.0)) {
+            zeros.insert(row);
+        } else if let Ok(at) = rows.binary_search(&row) {
             values[at] = Some(message_of(value));
         }
     })?;
     unknown.unite(&others);
+    unknown.unite(&zeros);
     Ok(())
 }
 
