@@ -10,3 +10,4 @@ mod random;
 mod shard;
 mod spans;
 mod spread;
+mod values;

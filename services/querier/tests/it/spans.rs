@@ -12,7 +12,14 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) enum Value {
     Text(&'static str),
     Int(i64),
+    Double(f64),
+    Bytes(&'static [u8]),
+    /// Of texts.
+    Array(&'static [&'static str]),
 }
+
+/// Attributes by name.
+pub(crate) type Attributes = Vec<(&'static str, Value)>;
 
 /// A span to be written.
 #[derive(Debug, Clone)]
@@ -29,7 +36,12 @@ pub(crate) struct Span {
     pub(crate) status: u64,
     pub(crate) start: u64,
     pub(crate) end: u64,
-    pub(crate) attributes: Vec<(&'static str, Value)>,
+    pub(crate) attributes: Attributes,
+    /// Of the resource, beside the service.
+    pub(crate) resource: Attributes,
+    /// Those of each event; the first one happens a millisecond and a half after the start, each
+    /// other one as long after the one before it.
+    pub(crate) events: Vec<Attributes>,
 }
 
 /// The id of trace number `trace`.
@@ -52,6 +64,8 @@ pub(crate) fn root(trace: u64, at: u64) -> Span {
         start: at * SECOND,
         end: (at + 1) * SECOND,
         attributes: vec![("http.status_code", Value::Int(200))],
+        resource: Vec::new(),
+        events: Vec::new(),
     }
 }
 
@@ -74,6 +88,9 @@ pub(crate) fn encode(spans: &[Span]) -> Bytes {
     for span in spans {
         let mut resource = Vec::new();
         put_bytes_field(&mut resource, 1, &attribute("service.name", &Value::Text(span.service)));
+        for (key, value) in &span.resource {
+            put_bytes_field(&mut resource, 1, &attribute(key, value));
+        }
         let mut scope_spans = Vec::new();
         put_bytes_field(&mut scope_spans, 2, &span_bytes(span));
         let mut resource_spans = Vec::new();
@@ -98,6 +115,14 @@ fn span_bytes(span: &Span) -> Vec<u8> {
     for (key, value) in &span.attributes {
         put_bytes_field(&mut out, 9, &attribute(key, value));
     }
+    for (at, attributes) in (1..).zip(&span.events) {
+        let mut event = Vec::new();
+        put_fixed64_field(&mut event, 1, span.start + at * 1_500_000);
+        for (key, value) in attributes {
+            put_bytes_field(&mut event, 3, &attribute(key, value));
+        }
+        put_bytes_field(&mut out, 11, &event);
+    }
     if span.status != 0 {
         let mut status = Vec::new();
         put_varint_field(&mut status, 3, span.status);
@@ -111,6 +136,17 @@ fn attribute(key: &str, value: &Value) -> Vec<u8> {
     match value {
         Value::Text(text) => put_bytes_field(&mut any, 1, text.as_bytes()),
         Value::Int(number) => put_varint_field(&mut any, 3, number.cast_unsigned()),
+        Value::Double(number) => put_fixed64_field(&mut any, 4, number.to_bits()),
+        Value::Bytes(bytes) => put_bytes_field(&mut any, 7, bytes),
+        Value::Array(texts) => {
+            let mut array = Vec::new();
+            for text in *texts {
+                let mut element = Vec::new();
+                put_bytes_field(&mut element, 1, text.as_bytes());
+                put_bytes_field(&mut array, 1, &element);
+            }
+            put_bytes_field(&mut any, 5, &array);
+        }
     }
     let mut pair = Vec::new();
     put_bytes_field(&mut pair, 1, key.as_bytes());
