@@ -106,6 +106,15 @@ impl ObjectKey {
             ObjectKey::Compacted(_) => None,
         }
     }
+
+    /// The incarnation and the last entry of the log that the object was flushed from; nothing for a
+    /// compacted one.
+    pub fn flushed(&self) -> Option<(Incarnation, u64)> {
+        match self {
+            ObjectKey::Flush(flush) => Some((flush.incarnation, flush.through)),
+            ObjectKey::Compacted(_) => None,
+        }
+    }
 }
 
 fn parse_flush(key: &str) -> Option<FlushKey> {

@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use clew_block::{
-    Block, BlockError, BlockSearch, LookupResult, Page, RowSet, SearchSections, SectionKind,
-    TraceFilter, TraceTable,
+    Block, BlockError, BlockSearch, Identity, LookupResult, Page, RowSet, SearchSections,
+    SectionKind, TraceFilter, TraceTable,
 };
-use clew_model::{Trace, TraceId, UnixNanos};
+use clew_model::{TenantId, Trace, TraceId, UnixNanos};
 use clew_node::Tasks;
 use clew_proto::query::v1::FoundTrace;
 use clew_storage::Bucket;
@@ -30,7 +30,7 @@ pub use self::cache::BlockCache;
 use self::cache::{Cached, Entry, Key, Part};
 pub use self::disk::{DiskCache, DiskCacheOptions};
 use self::pages::{first_page_of, ordinal_in_page, pages_of, trace_in_page};
-use self::reads::Section;
+use self::reads::{Section, Via};
 use crate::QueryError;
 use crate::plan::SearchPlan;
 use crate::select::{RowIndex, TraceRows, exact_rows, select};
@@ -46,6 +46,12 @@ const VALUES_MAX: usize = 100_000;
 pub struct BlockRef {
     /// The object's key.
     pub object: Arc<str>,
+    /// Whose block it is.
+    pub tenant: TenantId,
+    /// The shard that the key names.
+    pub shard: u64,
+    /// The incarnation and the last log index that the key of a flushed object names.
+    pub flush: Option<(u64, u64)>,
     /// Where the block begins in the object, in bytes.
     pub offset: u64,
     /// How long it is, in bytes.
@@ -64,6 +70,21 @@ pub struct BlockRef {
     pub splits: u64,
     /// Traces that were deleted and are still in it, ascending: nobody sees them any more.
     pub deleted: Arc<[TraceId]>,
+}
+
+impl BlockRef {
+    fn identity(&self) -> Identity {
+        Identity {
+            tenant: self.tenant.clone(),
+            shard: self.shard,
+            flush: self.flush,
+            spans: self.spans,
+            traces: self.traces,
+            split: self.splits,
+            min_start: self.min_time.0,
+            max_end: self.max_time.0,
+        }
+    }
 }
 
 /// Opens blocks: a bucket, and the cache that all its readers share. Cheap to clone.
@@ -150,22 +171,25 @@ impl BlockSource {
     }
 
     async fn opened(&self) -> Result<Arc<Block>, QueryError> {
-        match self.part(Part::Block, self.open()).await? {
+        let make = self.twice(|via| self.open(via));
+        match Box::pin(self.part(Part::Block, make)).await? {
             Cached::Block(block) => Ok(block),
             _ => Err(self.confused()),
         }
     }
 
-    async fn open(&self) -> Result<Entry, QueryError> {
+    async fn open(&self, via: Via) -> Result<Entry, QueryError> {
         let mut tail_length = u64::from(self.block.tail_length).min(self.block.length);
         loop {
-            let tail = self.read(self.block.length - tail_length..self.block.length).await?;
+            let tail = self.read(self.block.length - tail_length..self.block.length, via).await?;
             let bytes = tail.bytes.clone();
             let opened = self.compute(move || Ok(Block::open(&bytes))).await?;
             let needed = match opened {
                 Err(BlockError::TailTooShort { needed }) => needed,
                 opened => {
                     let block = opened.map_err(QueryError::block(&self.info.name))?;
+                    let checked = self.block.identity().check(block.footer());
+                    checked.map_err(QueryError::block(&self.info.name))?;
                     self.keep_on_disk([tail]);
                     let bytes = usize::try_from(tail_length).unwrap_or(usize::MAX);
                     let cached = Cached::Block(Arc::new(block));
@@ -181,60 +205,63 @@ impl BlockSource {
     }
 
     async fn traces(&self, block: &Arc<Block>) -> Result<Arc<TraceTable>, QueryError> {
-        let make = async {
-            let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
-            let section = self.read(ranges.traces).await?;
-            let (block, bytes) = (Arc::clone(block), section.bytes.clone());
-            let table = self.compute(move || block.trace_table(&bytes)).await?;
-            self.keep_on_disk([section]);
-            let bytes = table.memory_bytes();
-            Ok(Entry { cached: Cached::Traces(Arc::new(table)), bytes })
-        };
-        match self.part(Part::Traces, make).await? {
+        let make = self.twice(|via| self.read_traces(block, via));
+        match Box::pin(self.part(Part::Traces, make)).await? {
             Cached::Traces(traces) => Ok(traces),
             _ => Err(self.confused()),
         }
     }
 
+    async fn read_traces(&self, block: &Arc<Block>, via: Via) -> Result<Entry, QueryError> {
+        let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
+        let section = self.read(ranges.traces, via).await?;
+        let (block, bytes) = (Arc::clone(block), section.bytes.clone());
+        let table = self.compute(move || block.trace_table(&bytes)).await?;
+        self.keep_on_disk([section]);
+        let bytes = table.memory_bytes();
+        Ok(Entry { cached: Cached::Traces(Arc::new(table)), bytes })
+    }
+
     async fn index(&self) -> Result<Arc<BlockSearch>, QueryError> {
         let block = self.opened().await?;
         let traces = self.traces(&block).await?;
-        let make = async {
-            let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
-            let wanted = [
-                ranges.dictionary,
-                ranges.postings,
-                ranges.locator,
-                ranges.numbers,
-                ranges.columns,
-            ];
-            let sections = self.read_all(&wanted).await?;
-            let Ok([dictionary, postings, locator, numbers, columns]) =
-                <[Section; 5]>::try_from(sections)
-            else {
-                return Err(self.confused());
-            };
-            let bytes = index_bytes(&block);
-            let block = Arc::clone(&block);
-            // Only the table parsed before is used for the traces.
-            let traces_bytes = Bytes::new();
-            let sections = SearchSections {
-                traces: traces_bytes,
-                dictionary: dictionary.bytes.clone(),
-                postings: postings.bytes.clone(),
-                locator: locator.bytes.clone(),
-                numbers: numbers.bytes.clone(),
-                columns: columns.bytes.clone(),
-            };
-            let search = self.compute(move || block.search_with(traces, &sections)).await?;
-            self.keep_on_disk([dictionary, postings, locator, numbers, columns]);
-            let bytes = bytes.saturating_add(search.memory_bytes());
-            Ok(Entry { cached: Cached::Search(Arc::new(search)), bytes })
-        };
+        let make = self.twice(|via| self.read_index(&block, &traces, via));
         match Box::pin(self.part(Part::Search, make)).await? {
             Cached::Search(search) => Ok(search),
             _ => Err(self.confused()),
         }
+    }
+
+    async fn read_index(
+        &self,
+        block: &Arc<Block>,
+        traces: &Arc<TraceTable>,
+        via: Via,
+    ) -> Result<Entry, QueryError> {
+        let ranges = block.search_ranges().map_err(QueryError::block(&self.info.name))?;
+        let wanted =
+            [ranges.dictionary, ranges.postings, ranges.locator, ranges.numbers, ranges.columns];
+        let sections = self.read_all(&wanted, via).await?;
+        let Ok([dictionary, postings, locator, numbers, columns]) =
+            <[Section; 5]>::try_from(sections)
+        else {
+            return Err(self.confused());
+        };
+        let bytes = index_bytes(block);
+        let (block, traces) = (Arc::clone(block), Arc::clone(traces));
+        let sections = SearchSections {
+            // Only the table parsed before is used for the traces.
+            traces: Bytes::new(),
+            dictionary: dictionary.bytes.clone(),
+            postings: postings.bytes.clone(),
+            locator: locator.bytes.clone(),
+            numbers: numbers.bytes.clone(),
+            columns: columns.bytes.clone(),
+        };
+        let search = self.compute(move || block.search_with(traces, &sections)).await?;
+        self.keep_on_disk([dictionary, postings, locator, numbers, columns]);
+        let bytes = bytes.saturating_add(search.memory_bytes());
+        Ok(Entry { cached: Cached::Search(Arc::new(search)), bytes })
     }
 
     /// The trace-id filter, if the block was opened and is still at hand.

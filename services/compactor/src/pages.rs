@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use clew_block::{Block, BlockError};
+use clew_block::{Block, BlockError, Identity};
 use clew_catalog::{ObjectKey, TenantBlock};
 use clew_storage::{Bucket, Error as BucketError};
 
@@ -42,13 +42,9 @@ impl InputBlock {
             let tail = bucket.get_range(&name, end - tail_length..end).await;
             let tail = tail.map_err(|error| of_input(object, error))?;
             match Block::open(&tail) {
-                Ok(block) if block.footer().tenant != place.tenant => {
-                    return Err(damaged(object, "it holds another tenant's block"));
-                }
-                Ok(block) if block.footer().spans != place.spans => {
-                    return Err(damaged(object, "it does not hold as many spans as registered"));
-                }
                 Ok(block) => {
+                    let checked = identity(object, &place).check(block.footer());
+                    checked.map_err(|error| damaged(object, &error.to_string()))?;
                     return Ok(InputBlock { object, place, block, ahead: VecDeque::new() });
                 }
                 Err(BlockError::TailTooShort { needed })
@@ -102,6 +98,19 @@ impl InputBlock {
             self.ahead.push_back((number, packed.clone(), columns.clone()));
         }
         Ok(())
+    }
+}
+
+fn identity(object: ObjectKey, place: &TenantBlock) -> Identity {
+    Identity {
+        tenant: place.tenant.clone(),
+        shard: u64::from(object.shard().0),
+        flush: object.flushed().map(|(incarnation, through)| (incarnation.0, through)),
+        spans: place.spans,
+        traces: place.traces,
+        split: place.splits,
+        min_start: place.min_time.0,
+        max_end: place.max_time.0,
     }
 }
 

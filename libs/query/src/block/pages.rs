@@ -11,7 +11,7 @@ use clew_model::TraceId;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::cache::{Cached, Entry, Part};
-use super::{BlockSource, Section};
+use super::{BlockSource, Section, Via};
 use crate::QueryError;
 
 /// Pages this close together are read at once, in bytes.
@@ -33,9 +33,18 @@ impl BlockSource {
         block: &Arc<Block>,
         wanted: BTreeSet<usize>,
     ) -> Result<Pages, QueryError> {
+        self.twice(|via| self.read_pages(block, &wanted, via)).await
+    }
+
+    async fn read_pages(
+        &self,
+        block: &Arc<Block>,
+        wanted: &BTreeSet<usize>,
+        via: Via,
+    ) -> Result<Pages, QueryError> {
         let mut pages = Pages::new();
         let mut missing = Vec::new();
-        for number in wanted {
+        for number in wanted.iter().copied() {
             match self.cached(page_part(number)).await {
                 Some(Cached::Page(page)) => {
                     pages.insert(number, page);
@@ -43,7 +52,7 @@ impl BlockSource {
                 _ => missing.push(number),
             }
         }
-        if self.reader.disk.is_some() && !missing.is_empty() {
+        if via == Via::Disk && self.reader.disk.is_some() && !missing.is_empty() {
             missing = self.pages_on_disk(block, missing, &mut pages).await?;
         }
         let runs = runs(block.pages(), &missing);

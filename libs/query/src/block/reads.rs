@@ -1,11 +1,14 @@
 //! Bytes of a block, from the cache on disk or from the bucket. What comes from either is not verified
-//! yet; what came from the bucket goes to the disk once it is.
+//! yet; what came from the bucket goes to the disk once it is. What does not verify is read once more
+//! from the bucket: a block counts as damaged only if that does not verify either, since a single
+//! transfer may be garbled on its way.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use clew_model::ErrorKind;
 use futures::future::try_join_all;
 
 use super::BlockSource;
@@ -18,16 +21,47 @@ pub(super) struct Section {
     pub(super) fetched: Option<Range<u64>>,
 }
 
+/// Where bytes are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    /// The cache on disk, and the bucket for what it does not have.
+    Disk,
+    /// The bucket, past all caches.
+    Bucket,
+}
+
 impl BlockSource {
-    /// Bytes of the block, from disk or from the bucket; `range` counts from its beginning.
-    pub(super) async fn read(&self, range: Range<u64>) -> Result<Section, QueryError> {
-        self.read_all(&[range]).await?.pop().ok_or_else(|| self.confused())
+    /// What `make` makes of bytes that it reads; made once more past all caches if they were damaged.
+    pub(super) async fn twice<T, F>(&self, make: impl Fn(Via) -> F) -> Result<T, QueryError>
+    where
+        F: Future<Output = Result<T, QueryError>>,
+    {
+        match make(Via::Disk).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let block = &self.info.name;
+                tracing::warn!(%block, %error, "a read of a block is damaged, reading it again");
+                make(Via::Bucket).await
+            }
+            made => made,
+        }
+    }
+
+    /// Bytes of the block; `range` counts from its beginning.
+    pub(super) async fn read(&self, range: Range<u64>, via: Via) -> Result<Section, QueryError> {
+        self.read_all(&[range], via).await?.pop().ok_or_else(|| self.confused())
     }
 
     /// Bytes of the block in each of `ranges`, as [`read`](Self::read) gives them; what is near to
     /// each other in the bucket is fetched together.
-    pub(super) async fn read_all(&self, ranges: &[Range<u64>]) -> Result<Vec<Section>, QueryError> {
-        let on_disk = try_join_all(ranges.iter().map(|range| self.on_disk(range))).await?;
+    pub(super) async fn read_all(
+        &self,
+        ranges: &[Range<u64>],
+        via: Via,
+    ) -> Result<Vec<Section>, QueryError> {
+        let on_disk = match via {
+            Via::Disk => try_join_all(ranges.iter().map(|range| self.on_disk(range))).await?,
+            Via::Bucket => vec![None; ranges.len()],
+        };
         let places = ranges.iter().map(|range| self.place(range));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let missing = on_disk.iter().zip(&places).filter(|(bytes, _)| bytes.is_none());

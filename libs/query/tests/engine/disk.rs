@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_block::SpanTable;
-use clew_model::{ErrorKind, Trace, TraceId};
+use clew_model::{Trace, TraceId};
 use clew_node::Deps;
 use clew_proto::query::v1::FetchRequest;
 use clew_query::{
@@ -116,8 +116,8 @@ async fn damage_of_the_disk_costs_reads_and_changes_no_answer() {
 
 #[tokio::test]
 async fn damage_of_the_bucket_does_not_live_on() {
-    // The tail is read first, then the trace table, then five parts of the index.
-    for sound in 0..7 {
+    // The tail is read first, then the trace table, then all parts of the index together.
+    for sound in 0..3 {
         let world = World::with(&table(1..120, false)).await;
         for _ in 0..sound {
             world.faults.inject(Operation::Get, Fault::Stall(Duration::ZERO));
@@ -126,8 +126,9 @@ async fn damage_of_the_bucket_does_not_live_on() {
         let engine = Engine::new(world.deps.tasks.clone(), QueryLimits::default());
         let sources = [world.start()];
         let found = engine.search(&sources, &plan("{ name != `` }", 5)).await.unwrap();
-        let kinds: Vec<ErrorKind> = found.failed.iter().map(|failed| failed.error.kind()).collect();
-        assert_eq!(kinds, [ErrorKind::Corrupt], "{sound}");
+        // It is read again at once.
+        assert!(found.failed.is_empty(), "{sound}: {:?}", found.failed);
+        assert_eq!(found.response.traces.len(), 5);
         assert_eq!(world.faults.pending(), 0);
         world.deps.tasks.finish().await;
         drop(sources);

@@ -232,6 +232,9 @@ pub async fn put_block(bucket: &Bucket, key: &str, table: &SpanTable) -> BlockRe
     bucket.put_new(key, object.into()).await.unwrap();
     BlockRef {
         object: Arc::from(key),
+        tenant: footer.tenant,
+        shard: footer.origin.shard,
+        flush: None,
         offset,
         length: block.len() as u64,
         tail_length: footer.tail_length,

@@ -135,6 +135,9 @@ fn place_of(block: &BlockRef) -> clew_query::BlockRef {
     let known = &block.block;
     clew_query::BlockRef {
         object: Arc::from(block.object.to_string()),
+        tenant: known.tenant.clone(),
+        shard: u64::from(block.object.shard().0),
+        flush: block.object.flushed().map(|(incarnation, through)| (incarnation.0, through)),
         offset: known.offset,
         length: known.length,
         tail_length: known.footer_length,

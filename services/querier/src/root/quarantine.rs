@@ -1,8 +1,9 @@
 //! Reporting damaged blocks: logged once, counted, and told to the metastore, which takes them out
 //! of every query from then on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clew_catalog::{ObjectKey, Outcome, QuarantineBlock, QuarantineOutcome, Request as _};
@@ -23,8 +24,12 @@ const WAITING_MAX: usize = 256;
 /// Damaged blocks that are remembered as reported.
 const REMEMBERED_MAX: usize = 65_536;
 
+/// How long they are. Long before that every query leaves out what is quarantined, and one that was
+/// found whole again and let back in has to be reported anew when it is damaged again.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
 /// Between two attempts to tell the metastore.
-const RETRY_DELAY: std::time::Duration = std::time::Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A damaged block.
 #[derive(Debug, Clone)]
@@ -34,10 +39,14 @@ struct Report {
     reason: String,
 }
 
+/// The blocks that were reported, each with when.
+type Known = BTreeMap<(TenantId, ObjectKey), Duration>;
+
 /// Where queries leave their reports.
 #[derive(Clone)]
 pub(super) struct Reports {
-    known: Arc<Mutex<BTreeSet<(TenantId, ObjectKey)>>>,
+    clock: Clock,
+    known: Arc<Mutex<Known>>,
     waiting: mpsc::Sender<Report>,
     metrics: Arc<QuerierMetrics>,
 }
@@ -46,7 +55,7 @@ pub(super) struct Reports {
 pub(crate) struct Reporter {
     client: MetastoreServiceClient<Channel>,
     clock: Clock,
-    known: Arc<Mutex<BTreeSet<(TenantId, ObjectKey)>>>,
+    known: Arc<Mutex<Known>>,
     waiting: mpsc::Receiver<Report>,
 }
 
@@ -57,29 +66,31 @@ impl Reports {
         metrics: Arc<QuerierMetrics>,
     ) -> (Reports, Reporter) {
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        let known = Arc::default();
+        let known = Arc::<Mutex<Known>>::default();
         let reporter = Reporter {
             client: MetastoreServiceClient::new(metastore),
             clock: deps.clock.clone(),
             known: Arc::clone(&known),
             waiting,
         };
-        (Reports { known, waiting: sender, metrics }, reporter)
+        (Reports { clock: deps.clock.clone(), known, waiting: sender, metrics }, reporter)
     }
 
     /// Notes that `tenant`'s block of `object` failed verification.
     pub(super) fn damaged(&self, object: ObjectKey, tenant: &TenantId, reason: &str) {
         let place = (tenant.clone(), object);
+        let now = self.clock.monotonic();
         {
             let mut known = self.known.lock();
-            if known.contains(&place) || known.len() >= REMEMBERED_MAX {
+            known.retain(|_, at| now.saturating_sub(*at) < REMEMBERED_FOR);
+            if known.contains_key(&place) || known.len() >= REMEMBERED_MAX {
                 return;
             }
             let report = Report { object, tenant: tenant.clone(), reason: reason.to_owned() };
             if self.waiting.try_send(report).is_err() {
                 return;
             }
-            known.insert(place);
+            known.insert(place, now);
         }
         self.metrics.damaged_blocks.inc();
         tracing::error!(%object, %tenant, reason, "a block is damaged");
