@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use clew_model::TenantId;
+
 use crate::deletion::Deletion;
 use crate::gap::Gap;
 use crate::key::ObjectKey;
@@ -29,6 +31,13 @@ pub enum ChangeKind {
     ObjectAdded(Arc<ObjectMeta>),
     /// A block was found damaged.
     BlockQuarantined(Quarantine),
+    /// A block that was quarantined is whole: it is read again.
+    QuarantineLifted {
+        /// Its object.
+        object: Arc<ObjectMeta>,
+        /// Whose block of it.
+        tenant: TenantId,
+    },
     /// A shard's log was opened; a previous incarnation is closed.
     ShardOpened(ShardView),
     /// The shard map has a new generation.

@@ -14,7 +14,7 @@ use crate::member::Roles;
 use crate::object::ObjectMeta;
 use crate::outcome::{
     ClaimOutcome, ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GapOutcome,
-    GenerationOutcome, JobOutcome, LeadOutcome, OpenOutcome, Outcome, PlaceOutcome,
+    GenerationOutcome, JobOutcome, LeadOutcome, LiftOutcome, OpenOutcome, Outcome, PlaceOutcome,
     QuarantineOutcome, Refusal,
 };
 use crate::topology::ShardLead;
@@ -115,6 +115,15 @@ pub struct QuarantineBlock {
     pub tenant: TenantId,
     /// What is wrong, for the operator; cut to 512 bytes.
     pub reason: String,
+}
+
+/// Lets queries read a block again that is whole, whatever was found before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiftQuarantine {
+    /// The object.
+    pub object: ObjectKey,
+    /// The tenant of the block.
+    pub tenant: TenantId,
 }
 
 /// Tells who leads a shard's log and who its members are, as the leader itself knows. Older news are
@@ -359,6 +368,7 @@ pub enum Command {
     AcceptGap(AcceptGap),
     ForgetGaps(ForgetGaps),
     Unpark(Unpark),
+    LiftQuarantine(LiftQuarantine),
 }
 
 impl Command {
@@ -386,6 +396,7 @@ impl Command {
     pub fn feature_level(&self) -> FeatureLevel {
         match self {
             Command::ForgetNode(_) | Command::Unpark(_) => FeatureLevel::LEVELS_ARE_KEPT,
+            Command::LiftQuarantine(_) => FeatureLevel::QUARANTINES_MOVE,
             // What raises the level cannot wait for it: its proposer has asked every member.
             _ => FeatureLevel::FIRST,
         }
@@ -451,4 +462,5 @@ requests! {
     RaiseFeatureLevel => FeatureLevel, Outcome::FeatureLevel(level) => level;
     ForgetNode => ForgetOutcome, Outcome::Forget(outcome) => outcome;
     Unpark => u64, Outcome::Unparked(count) => count;
+    LiftQuarantine => LiftOutcome, Outcome::Lift(outcome) => outcome;
 }

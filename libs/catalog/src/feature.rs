@@ -10,6 +10,7 @@
 //! |---|---|
 //! | 1 | what there was before there were levels |
 //! | 2 | nodes that do not support the cluster's level are refused; [`crate::ForgetNode`], [`crate::Unpark`] |
+//! | 3 | [`crate::LiftQuarantine`], and damaged blocks in objects that compactions write anew |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,8 @@ impl FeatureLevel {
     pub const FIRST: FeatureLevel = FeatureLevel(1);
     /// Nodes of other levels are refused, and nodes can be forgotten.
     pub const LEVELS_ARE_KEPT: FeatureLevel = FeatureLevel(2);
+    /// Quarantines can be lifted, and compactions carry quarantined blocks over as they are.
+    pub const QUARANTINES_MOVE: FeatureLevel = FeatureLevel(3);
 }
 
 impl Default for FeatureLevel {
@@ -53,7 +56,7 @@ pub struct FeatureRange {
 impl FeatureRange {
     /// What this release supports.
     pub const OURS: FeatureRange =
-        FeatureRange { oldest: FeatureLevel::FIRST, newest: FeatureLevel::LEVELS_ARE_KEPT };
+        FeatureRange { oldest: FeatureLevel::FIRST, newest: FeatureLevel::QUARANTINES_MOVE };
 
     /// Whether a node with this range can be part of a cluster of that level.
     pub fn contains(&self, level: FeatureLevel) -> bool {

@@ -56,9 +56,9 @@ pub use clew_ring::{MapGeneration, MapShard, NodeId, ShardId, ShardMap};
 pub use command::{
     AbandonJob, AcceptGap, AddGeneration, BeginJob, COMMAND_BYTES_MAX, COMMAND_VERSION, ClaimLog,
     Command, CommitFlush, CommitJob, ConfirmDeleted, CreateCluster, DeleteTraces, DropBlocks,
-    ForgetGaps, ForgetNode, IssueReplicaId, NoteLead, OpenShardLog, PlaceShard, QuarantineBlock,
-    RaiseFeatureLevel, RegisterNode, RemoveTenant, Removed, RenewJob, Request, SetNodeState,
-    SetTenant, Striking, Unpark,
+    ForgetGaps, ForgetNode, IssueReplicaId, LiftQuarantine, NoteLead, OpenShardLog, PlaceShard,
+    QuarantineBlock, RaiseFeatureLevel, RegisterNode, RemoveTenant, Removed, RenewJob, Request,
+    SetNodeState, SetTenant, Striking, Unpark,
 };
 pub use compaction::{
     DeadObject, JOB_INPUTS_MAX, Job, JobSpec, LEVEL_MAX, Retention, STRIKES_MAX,
@@ -77,7 +77,7 @@ pub use memory::{Answered, MemoryCatalog};
 pub use object::{OBJECT_BYTES_MAX, OBJECT_TENANTS_MAX, ObjectError, ObjectMeta, TenantBlock};
 pub use outcome::{
     ClaimOutcome, ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GapOutcome,
-    GenerationOutcome, JobOutcome, LeadOutcome, OpenOutcome, Outcome, PlaceOutcome,
+    GenerationOutcome, JobOutcome, LeadOutcome, LiftOutcome, OpenOutcome, Outcome, PlaceOutcome,
     QuarantineOutcome, Refusal,
 };
 pub use planner::{CompactionOptions, PlannedJob, plan_places};

@@ -81,6 +81,15 @@ pub enum QuarantineOutcome {
     UnknownBlock,
 }
 
+/// The answer to [`crate::LiftQuarantine`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiftOutcome {
+    /// Queries read the block again from now on.
+    Lifted,
+    /// The catalog has no such block, or queries read it anyway.
+    NotQuarantined,
+}
+
 /// The answer to [`crate::NoteLead`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeadOutcome {
@@ -300,6 +309,8 @@ pub enum Outcome {
     Gap(GapOutcome),
     /// Of [`crate::Unpark`]: so many of the objects had strikes.
     Unparked(u64),
+    /// Of [`crate::LiftQuarantine`].
+    Lift(LiftOutcome),
     /// Of any command: nothing changed.
     Refused(Refusal),
 }

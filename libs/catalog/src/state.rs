@@ -204,6 +204,7 @@ impl State {
             Command::AcceptGap(command) => Ok(self.accept_gap(command)),
             Command::ForgetGaps(command) => Ok(self.forget_gaps(command)),
             Command::Unpark(command) => Ok(self.unpark(&command)),
+            Command::LiftQuarantine(command) => Ok(self.lift_quarantine(command)),
         };
         if moves && result.is_ok() {
             self.topology_revision = self.revision;
@@ -371,6 +372,13 @@ impl State {
     /// What compactions hold against live objects.
     pub fn strikes(&self) -> impl Iterator<Item = (&ObjectKey, &Strikes)> {
         self.strikes.iter()
+    }
+
+    /// The damaged blocks, by tenant, each with its object.
+    pub fn quarantined(&self) -> impl Iterator<Item = (&Quarantine, &Arc<ObjectMeta>)> {
+        let known = self.quarantined.values();
+        known
+            .filter_map(move |quarantine| Some((quarantine, self.objects.get(&quarantine.object)?)))
     }
 
     /// What a tenant has of its own.

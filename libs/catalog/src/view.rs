@@ -213,6 +213,10 @@ impl View {
             match &change.kind {
                 ChangeKind::ObjectAdded(object) => self.add_object(object),
                 ChangeKind::BlockQuarantined(quarantine) => self.quarantine(quarantine),
+                ChangeKind::QuarantineLifted { object, tenant } => {
+                    self.quarantined.remove(&(tenant.clone(), object.key));
+                    self.list_object(object);
+                }
                 ChangeKind::ShardOpened(shard) => {
                     self.shards.insert(shard.shard, shard.clone());
                 }

@@ -190,7 +190,10 @@ fn since_level_2() -> Vec<(UnixNanos, Command)> {
             zone: "eu-1a".to_owned(),
             capacity: 4,
             roles,
-            features: FeatureRange::OURS,
+            features: FeatureRange {
+                oldest: FeatureLevel::FIRST,
+                newest: FeatureLevel::LEVELS_ARE_KEPT,
+            },
         })
     };
     let commands = vec![
@@ -203,6 +206,23 @@ fn since_level_2() -> Vec<(UnixNanos, Command)> {
         }),
     ];
     let start = 1_700_000_200_000_000_000;
+    commands.into_iter().zip(0..).map(|(c, at)| (UnixNanos(start + at), c)).collect()
+}
+
+/// What there is since feature level 3.
+fn since_level_3() -> Vec<(UnixNanos, Command)> {
+    let damaged = ObjectKey::flush(ShardId(1), Incarnation(1), 1_800, 0xbeef);
+    let tenant = TenantId::parse("anvil").unwrap();
+    let commands = vec![
+        Command::RaiseFeatureLevel(RaiseFeatureLevel { to: FeatureLevel::QUARANTINES_MOVE }),
+        Command::QuarantineBlock(QuarantineBlock {
+            object: damaged,
+            tenant: tenant.clone(),
+            reason: "checksum mismatch".to_owned(),
+        }),
+        Command::LiftQuarantine(LiftQuarantine { object: damaged, tenant }),
+    ];
+    let start = 1_700_000_300_000_000_000;
     commands.into_iter().zip(0..).map(|(c, at)| (UnixNanos(start + at), c)).collect()
 }
 
@@ -231,9 +251,11 @@ fn golden(name: &str, written: &[u8]) -> Vec<u8> {
 
 #[test]
 fn commands_are_written_as_ever() {
-    for (name, history) in
-        [("commands-v1.hex", history()), ("commands-level-2.hex", since_level_2())]
-    {
+    for (name, history) in [
+        ("commands-v1.hex", history()),
+        ("commands-level-2.hex", since_level_2()),
+        ("commands-level-3.hex", since_level_3()),
+    ] {
         written_as_ever(name, history);
     }
 }
@@ -251,8 +273,13 @@ fn written_as_ever(name: &str, history: Vec<(UnixNanos, Command)>) {
 
 #[test]
 fn snapshots_of_each_level_open() {
-    let all = [history(), since_level_2()].concat();
-    for (name, history) in [("snapshot-v1.hex", history()), ("snapshot-level-2.hex", all)] {
+    let level_2 = [history(), since_level_2()].concat();
+    let level_3 = [level_2.clone(), since_level_3()].concat();
+    for (name, history) in [
+        ("snapshot-v1.hex", history()),
+        ("snapshot-level-2.hex", level_2),
+        ("snapshot-level-3.hex", level_3),
+    ] {
         opens(name, &state_after(&history));
     }
 }
@@ -298,7 +325,7 @@ fn grown(message: &[u8], paths: &[&str]) -> Vec<u8> {
 
 #[test]
 fn what_a_later_release_adds_is_passed_over() {
-    let all = [history(), since_level_2()].concat();
+    let all = [history(), since_level_2(), since_level_3()].concat();
     let state = state_after(&all);
     let snapshot = grown(
         &state.encode(),
@@ -322,7 +349,7 @@ fn what_a_later_release_adds_is_passed_over() {
             "10", "11", "11.6", "12", "13", "14", "14.1", "14.1.1", "14.1.4", "14.1.7", "15",
             "15.1", "16", "16.3", "17", "18", "19", "20", "20.1", "21", "22", "22.2", "22.2.1",
             "22.2.7", "22.3", "22.4", "23", "23.2", "23.2.1", "24", "24.1", "24.2", "24.2.1", "25",
-            "25.1", "26", "27", "28", "28.1", "29", "30",
+            "25.1", "26", "27", "28", "28.1", "29", "30", "35", "35.1",
         ];
         let bytes = grown(&command.encode(*at), &more);
         assert_eq!(Command::decode(&bytes), Ok((*at, command.clone())));

@@ -60,7 +60,7 @@ fn any_command() -> impl Strategy<Value = Command> {
                 zone: String::new(),
                 capacity,
                 roles: Roles::ALL,
-                features: FeatureRange::default(),
+                features: FeatureRange::OURS,
             })
         }),
         2 => (0..4u8, node.clone()).prop_map(|(disk, node)| {
@@ -121,6 +121,9 @@ fn any_command() -> impl Strategy<Value = Command> {
                 }
             }
         }),
+        2 => (key.clone(), 0..3usize).prop_map(|(object, whose)| {
+            Command::LiftQuarantine(LiftQuarantine { object, tenant: tenant(whose) })
+        }),
         3 => (key, 0..3usize).prop_map(|(object, whose)| {
             Command::QuarantineBlock(QuarantineBlock {
                 object,
@@ -143,8 +146,9 @@ fn opened() -> State {
             zone: "a".to_owned(),
             capacity: 1,
             roles: Roles::ALL,
-            features: FeatureRange::default(),
+            features: FeatureRange::OURS,
         }),
+        Command::RaiseFeatureLevel(RaiseFeatureLevel { to: FeatureLevel::QUARANTINES_MOVE }),
         Command::IssueReplicaId(IssueReplicaId { disk: DiskId([0; 16]), node, holds: None }),
     ];
     commands.extend((0..3).map(|shard| {
@@ -265,6 +269,9 @@ proptest! {
                 (Outcome::Quarantine(QuarantineOutcome::Quarantined), second) => {
                     let again = QuarantineOutcome::AlreadyQuarantined;
                     prop_assert_eq!(second, &Outcome::Quarantine(again));
+                }
+                (Outcome::Lift(LiftOutcome::Lifted), second) => {
+                    prop_assert_eq!(second, &Outcome::Lift(LiftOutcome::NotQuarantined));
                 }
                 (Outcome::Gap(GapOutcome::Done), second) => {
                     prop_assert_eq!(second, &Outcome::Gap(GapOutcome::None));

@@ -226,6 +226,40 @@ fn a_damaged_block_is_listed_and_left_out() {
 }
 
 #[test]
+fn a_lifted_quarantine_is_forgotten_by_the_catalog_and_its_readers() {
+    let catalog = ready();
+    commit(&catalog, flush(1, 0, 10, 1));
+    let tenant = TenantId::single();
+    let object = ObjectKey::flush(ShardId(2), Incarnation(1), 10, 1);
+    let quarantine =
+        || QuarantineBlock { object, tenant: TenantId::single(), reason: "checksum".to_owned() };
+    let lift = || LiftQuarantine { object, tenant: TenantId::single() };
+    catalog.propose(quarantine(), AT).unwrap();
+    let mut reader = catalog.read(|state| state.view(&[]));
+    let refused = catalog.propose(lift(), AT).unwrap_err();
+    assert!(matches!(refused, Refusal::NotYet { .. }), "older releases would misread it");
+    catalog.propose(RaiseFeatureLevel { to: FeatureLevel::QUARANTINES_MOVE }, AT).unwrap();
+    let listed: Vec<_> = catalog.read(|state| {
+        let listed = state.quarantined();
+        listed.map(|(q, object)| (q.reason.clone(), object.key)).collect()
+    });
+    assert_eq!(listed, [("checksum".to_owned(), object)]);
+    assert_eq!(catalog.propose(lift(), AT).unwrap().answer, LiftOutcome::Lifted);
+    assert_eq!(catalog.propose(lift(), AT).unwrap().answer, LiftOutcome::NotQuarantined);
+    assert_eq!(catalog.read(|state| state.quarantined().count()), 0);
+    let (revision, changes) =
+        catalog.read(|state| (state.revision(), state.changes_since(reader.revision).unwrap()));
+    let sent = decode_changes(&encode_changes(&changes)).unwrap();
+    assert_eq!(sent, changes);
+    reader.advance(revision, &sent);
+    assert_eq!(reader, catalog.read(|state| state.view(&[])));
+    assert_eq!(reader.blocks(&tenant).map(|(object, _)| object.key).collect::<Vec<_>>(), [object]);
+    // Damaged again, it is quarantined again.
+    let answer = catalog.propose(quarantine(), AT).unwrap().answer;
+    assert_eq!(answer, QuarantineOutcome::Quarantined);
+}
+
+#[test]
 fn flushes_list_exactly_what_covers_a_difference() {
     let catalog = ready();
     for (from, through) in [(0, 10), (10, 15), (15, 40)] {

@@ -142,6 +142,13 @@ impl CompactionService for Metastore {
     ) -> Result<Response<proto::ParkedResponse>, Status> {
         Err(Status::unimplemented("parked"))
     }
+
+    async fn quarantined(
+        &self,
+        _: Call<proto::QuarantinedRequest>,
+    ) -> Result<Response<proto::QuarantinedResponse>, Status> {
+        Err(Status::unimplemented("quarantined"))
+    }
 }
 
 struct World {
@@ -226,7 +233,7 @@ impl World {
         let tenant = TenantId::single();
         let meta = BlockMeta {
             tenant: tenant.clone(),
-            origin: Origin::default(),
+            origin: Origin { shard: 0, incarnation: 1, from: number, through: number + 1 },
             lineage: vec![],
             heritage: Heritage::default(),
         };

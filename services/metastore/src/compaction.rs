@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use clew_catalog::{
     AbandonJob, BeginJob, Command, CompactionOptions, Deletion, DeletionScope, DropBlocks, JobId,
-    JobOutcome, Liveness, ObjectKey, RequestId, Retention, STRIKES_OF_SILENCE, State, Strikes,
-    Striking,
+    JobOutcome, Liveness, ObjectKey, ObjectMeta, Quarantine, RequestId, Retention,
+    STRIKES_OF_SILENCE, State, Strikes, Striking,
 };
 use clew_model::{TenantId, UnixNanos};
 use clew_proto::metastore::v1 as proto;
@@ -208,6 +208,25 @@ impl Metastore {
         });
         Ok(proto::ParkedResponse { objects })
     }
+
+    async fn quarantined(&self) -> Result<proto::QuarantinedResponse, MetastoreError> {
+        self.0.confirm().await?;
+        let blocks = self.inspect(|state| {
+            let known = state.quarantined().take(KEYS_MAX);
+            known.map(|(quarantine, object)| quarantined_block(quarantine, object)).collect()
+        });
+        Ok(proto::QuarantinedResponse { blocks })
+    }
+}
+
+fn quarantined_block(quarantine: &Quarantine, object: &ObjectMeta) -> proto::QuarantinedBlock {
+    let tenants = object.block(&quarantine.tenant).cloned().into_iter().collect();
+    let alone = ObjectMeta { tenants, ..object.clone() };
+    proto::QuarantinedBlock {
+        object: alone.encode().into(),
+        reason: quarantine.reason.clone(),
+        at_unix_nanos: quarantine.at.0,
+    }
 }
 
 fn parked_object((key, strikes): (&ObjectKey, &Strikes)) -> proto::ParkedObject {
@@ -299,5 +318,12 @@ impl CompactionService for Metastore {
         _: Request<proto::ParkedRequest>,
     ) -> Result<Response<proto::ParkedResponse>, Status> {
         self.observed("parked", Metastore::parked(self)).await
+    }
+
+    async fn quarantined(
+        &self,
+        _: Request<proto::QuarantinedRequest>,
+    ) -> Result<Response<proto::QuarantinedResponse>, Status> {
+        self.observed("quarantined", Metastore::quarantined(self)).await
     }
 }

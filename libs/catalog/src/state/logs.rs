@@ -9,11 +9,11 @@ use clew_ring::ShardId;
 use super::members::full;
 use super::{ShardLog, State, TenantObjects};
 use crate::changes::ChangeKind;
-use crate::command::{CommitFlush, OpenShardLog, QuarantineBlock};
+use crate::command::{CommitFlush, LiftQuarantine, OpenShardLog, QuarantineBlock};
 use crate::ident::{Incarnation, LogPoint};
 use crate::key::ObjectKey;
 use crate::object::ObjectMeta;
-use crate::outcome::{FlushOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal};
+use crate::outcome::{FlushOutcome, LiftOutcome, OpenOutcome, Outcome, QuarantineOutcome, Refusal};
 use crate::view::{Quarantine, ShardView};
 
 /// The most replicas a log starts with.
@@ -157,6 +157,17 @@ impl State {
         self.quarantined.insert(place, quarantine.clone());
         self.note(ChangeKind::BlockQuarantined(quarantine));
         Ok(Outcome::Quarantine(QuarantineOutcome::Quarantined))
+    }
+
+    pub(super) fn lift_quarantine(&mut self, command: LiftQuarantine) -> Outcome {
+        let LiftQuarantine { object: key, tenant } = command;
+        let place = (tenant, key);
+        let known = self.quarantined.remove(&place).and_then(|_| self.objects.get(&key).cloned());
+        let Some(object) = known else { return Outcome::Lift(LiftOutcome::NotQuarantined) };
+        let (tenant, _) = place;
+        index_object(&mut self.by_tenant, &object, |whose| *whose == tenant);
+        self.note(ChangeKind::QuarantineLifted { object, tenant });
+        Outcome::Lift(LiftOutcome::Lifted)
     }
 
     /// The shard view of every open log.

@@ -8,8 +8,8 @@ use super::topology::{LeadMessage, lead, lead_message};
 use super::{KeyMessage, ObjectMessage, PointMessage};
 use crate::command::{
     AcceptGap, AddGeneration, COMMAND_BYTES_MAX, COMMAND_VERSION, ClaimLog, Command, CommitFlush,
-    CreateCluster, ForgetGaps, ForgetNode, IssueReplicaId, NoteLead, OpenShardLog, PlaceShard,
-    QuarantineBlock, RaiseFeatureLevel, RegisterNode, SetNodeState,
+    CreateCluster, ForgetGaps, ForgetNode, IssueReplicaId, LiftQuarantine, NoteLead, OpenShardLog,
+    PlaceShard, QuarantineBlock, RaiseFeatureLevel, RegisterNode, SetNodeState,
 };
 use crate::error::DecodeError;
 use crate::feature::FeatureRange;
@@ -25,7 +25,7 @@ struct CommandMessage {
     at: u64,
     #[prost(
         oneof = "Body",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35"
     )]
     body: Option<Body>,
 }
@@ -82,6 +82,8 @@ enum Body {
     ForgetGaps(ForgetGapsMessage),
     #[prost(message, tag = "34")]
     Unpark(job_commands::UnparkMessage),
+    #[prost(message, tag = "35")]
+    LiftQuarantine(LiftQuarantineMessage),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -231,6 +233,14 @@ struct QuarantineBlockMessage {
     reason: String,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct LiftQuarantineMessage {
+    #[prost(message, optional, tag = "1")]
+    key: Option<KeyMessage>,
+    #[prost(string, tag = "2")]
+    tenant: String,
+}
+
 pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
     let body = match command {
         Command::CreateCluster(c) => Body::CreateCluster(CreateClusterMessage {
@@ -311,6 +321,10 @@ pub(crate) fn encode(command: &Command, at: UnixNanos) -> Vec<u8> {
             Body::ForgetGaps(ForgetGapsMessage { shard: c.shard.map(|shard| shard.0) })
         }
         Command::Unpark(c) => Body::Unpark(c.to_message()),
+        Command::LiftQuarantine(c) => Body::LiftQuarantine(LiftQuarantineMessage {
+            key: Some(c.object.into()),
+            tenant: c.tenant.to_string(),
+        }),
     };
     CommandMessage { version: COMMAND_VERSION, at: at.0, body: Some(body) }.encode_to_vec()
 }
@@ -415,6 +429,10 @@ fn command(body: Body) -> Result<Command, DecodeError> {
             Command::ForgetGaps(ForgetGaps { shard })
         }
         Body::Unpark(m) => Command::Unpark(job_commands::Wire::of_message(m)?),
+        Body::LiftQuarantine(m) => Command::LiftQuarantine(LiftQuarantine {
+            object: super::key(m.key)?,
+            tenant: super::tenant(&m.tenant)?,
+        }),
     })
 }
 

@@ -8,7 +8,7 @@ use crate::feature::FeatureLevel;
 use crate::ident::{ClusterId, DeletionId, Incarnation, JobId, ReplicaId};
 use crate::outcome::{
     ClaimOutcome, ClusterOutcome, DeletionOutcome, FlushOutcome, ForgetOutcome, GapOutcome,
-    GenerationOutcome, JobOutcome, LeadOutcome, OpenOutcome, Outcome, PlaceOutcome,
+    GenerationOutcome, JobOutcome, LeadOutcome, LiftOutcome, OpenOutcome, Outcome, PlaceOutcome,
     QuarantineOutcome, Refusal,
 };
 
@@ -94,6 +94,8 @@ fn message(outcome: &Outcome) -> OutcomeMessage {
         Outcome::Gap(GapOutcome::Done) => code(180),
         Outcome::Gap(GapOutcome::None) => code(181),
         Outcome::Unparked(count) => number(190, *count),
+        Outcome::Lift(LiftOutcome::Lifted) => code(200),
+        Outcome::Lift(LiftOutcome::NotQuarantined) => code(201),
         Outcome::Refused(refusal) => refusal_message(refusal),
     }
 }
@@ -173,6 +175,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Outcome, DecodeError> {
         180 => Outcome::Gap(GapOutcome::Done),
         181 => Outcome::Gap(GapOutcome::None),
         190 => Outcome::Unparked(value),
+        200 => Outcome::Lift(LiftOutcome::Lifted),
+        201 => Outcome::Lift(LiftOutcome::NotQuarantined),
         code => Outcome::Refused(refusal(code, value, text)?),
     })
 }
@@ -264,6 +268,8 @@ mod tests {
             Outcome::Forget(ForgetOutcome::Forgotten),
             Outcome::Forget(ForgetOutcome::HoldsReplicas),
             Outcome::Unparked(11),
+            Outcome::Lift(LiftOutcome::Lifted),
+            Outcome::Lift(LiftOutcome::NotQuarantined),
         ];
         for outcome in outcomes.into_iter().chain(refusals.map(Outcome::Refused)) {
             assert_eq!(decode(&encode(&outcome)), Ok(outcome));

@@ -64,7 +64,7 @@ struct ChangesMessage {
 struct ChangeMessage {
     #[prost(uint64, tag = "1")]
     revision: u64,
-    #[prost(oneof = "ChangeBody", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "ChangeBody", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     body: Option<ChangeBody>,
 }
 
@@ -84,6 +84,16 @@ enum ChangeBody {
     DeletionChanged(DeletionMessage),
     #[prost(message, tag = "8")]
     GapsChanged(GapsMessage),
+    #[prost(message, tag = "9")]
+    QuarantineLifted(LiftedMessage),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LiftedMessage {
+    #[prost(message, optional, tag = "1")]
+    object: Option<ObjectMessage>,
+    #[prost(string, tag = "2")]
+    tenant: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -227,6 +237,10 @@ pub(crate) fn encode_changes(changes: &[Change]) -> Vec<u8> {
         ChangeKind::BlockQuarantined(quarantine) => {
             ChangeBody::BlockQuarantined(super::quarantine_message(quarantine))
         }
+        ChangeKind::QuarantineLifted { object, tenant } => {
+            let object = Some(super::object_message(object, |_| 0));
+            ChangeBody::QuarantineLifted(LiftedMessage { object, tenant: tenant.to_string() })
+        }
         ChangeKind::ShardOpened(shard) => ChangeBody::ShardOpened(super::shard_message(shard)),
         ChangeKind::GenerationAdded(generation) => {
             ChangeBody::GenerationAdded(super::generation_message(generation))
@@ -262,6 +276,10 @@ pub(crate) fn decode_changes(bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
             ChangeBody::BlockQuarantined(quarantine) => {
                 ChangeKind::BlockQuarantined(super::quarantine(quarantine)?)
             }
+            ChangeBody::QuarantineLifted(lifted) => ChangeKind::QuarantineLifted {
+                object: decode_object(lifted.object.as_ref().ok_or(DecodeError::Malformed)?)?,
+                tenant: super::tenant(&lifted.tenant)?,
+            },
             ChangeBody::ShardOpened(shard) => ChangeKind::ShardOpened(super::shard_view(shard)?),
             ChangeBody::GenerationAdded(generation) => {
                 ChangeKind::GenerationAdded(super::generation(generation)?)
