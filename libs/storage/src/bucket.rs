@@ -11,7 +11,8 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::backend::{Backend, Creation, Listed, Read, Span};
 use crate::config::{BucketConfig, Place};
-use crate::connect::connect;
+use crate::connect::{OpenDisk, connect};
+use crate::disk::Disk;
 use crate::error::{Error, Operation};
 use crate::hedge::Hedger;
 use crate::metrics::StorageMetrics;
@@ -68,7 +69,20 @@ impl Bucket {
     /// # Errors
     /// [`Error::Config`] names the setting that is wrong.
     pub fn open(config: &BucketConfig, deps: &Deps) -> Result<Bucket, Error> {
-        let bucket = Bucket::over(connect(config, deps)?, deps);
+        Bucket::connected(config, deps, Disk::open)
+    }
+
+    /// As [`Bucket::open`], to look at the bucket of another process: a local directory that is missing
+    /// is not created, and one that is there is left as it is. Not for putting objects.
+    ///
+    /// # Errors
+    /// As [`Bucket::open`], and for a local directory that does not exist.
+    pub fn open_existing(config: &BucketConfig, deps: &Deps) -> Result<Bucket, Error> {
+        Bucket::connected(config, deps, Disk::open_existing)
+    }
+
+    fn connected(config: &BucketConfig, deps: &Deps, open_disk: OpenDisk) -> Result<Bucket, Error> {
+        let bucket = Bucket::over(connect(config, deps, open_disk)?, deps);
         let is_remote = !matches!(config.place()?, Place::Disk(_) | Place::Memory);
         let after = config.hedge_after.0;
         Ok(if is_remote && !after.is_zero() { bucket.with_hedging(after) } else { bucket })
@@ -338,6 +352,19 @@ mod tests {
     use clew_node::config::Span;
 
     use super::*;
+
+    #[test]
+    fn looking_at_a_folder_does_not_create_it() {
+        let (deps, folder) = (Deps::system(1), tempfile::tempdir().unwrap());
+        let root = folder.path().join("bucket");
+        let config = BucketConfig::at(root.display().to_string());
+        let refused = Bucket::open_existing(&config, &deps).unwrap_err();
+        assert!(refused.to_string().contains("a directory that exists"), "{refused}");
+        assert!(!root.exists());
+        std::fs::create_dir(&root).unwrap();
+        Bucket::open_existing(&config, &deps).unwrap();
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
+    }
 
     #[test]
     fn only_remote_buckets_are_asked_twice() {

@@ -1,5 +1,6 @@
 //! From settings to a backend: the one place that knows each provider's builder.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +21,22 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above every limit of the retry policy, which decides.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How a local directory is opened.
+pub(crate) type OpenDisk = fn(&Path, &Deps) -> Result<Disk, ConfigError>;
+
 /// The backend that the settings describe.
-pub(crate) fn connect(config: &BucketConfig, deps: &Deps) -> Result<Arc<dyn Backend>, ConfigError> {
+pub(crate) fn connect(
+    config: &BucketConfig,
+    deps: &Deps,
+    open_disk: OpenDisk,
+) -> Result<Arc<dyn Backend>, ConfigError> {
     config.validate()?;
     let refused = |error: object_store::Error| ConfigError::Provider {
         url: config.url.clone(),
         message: error.to_string(),
     };
     let (store, prefix): (Arc<dyn ObjectStore>, String) = match config.place()? {
-        Place::Disk(root) => return Ok(Arc::new(Disk::open(&root, deps)?)),
+        Place::Disk(root) => return Ok(Arc::new(open_disk(&root, deps)?)),
         Place::Memory => (Arc::new(InMemory::new()), String::new()),
         Place::S3 { bucket, prefix } => {
             let builder = encrypted(s3(config, &bucket), config).map_err(refused)?;
@@ -171,19 +179,19 @@ mod tests {
             region: "eu-central-1".to_owned(),
             ..BucketConfig::at("s3://traces/prefix")
         };
-        assert!(connect(&s3, &deps).is_ok());
+        assert!(connect(&s3, &deps, Disk::open).is_ok());
         let az = BucketConfig {
             account_name: "account".to_owned(),
             account_key: "c2VjcmV0".to_owned().into(),
             ..BucketConfig::at("az://traces")
         };
-        assert!(connect(&az, &deps).is_ok());
-        assert!(connect(&BucketConfig::at("gs://traces"), &deps).is_ok());
+        assert!(connect(&az, &deps, Disk::open).is_ok());
+        assert!(connect(&BucketConfig::at("gs://traces"), &deps, Disk::open).is_ok());
         let gs = BucketConfig {
             service_account_path: "/nowhere/at/all.json".to_owned(),
             ..BucketConfig::at("gs://traces")
         };
-        let error = connect(&gs, &deps).err().unwrap().to_string();
+        let error = connect(&gs, &deps, Disk::open).err().unwrap().to_string();
         assert!(error.starts_with("the object store cannot be set up: gs://traces"), "{error}");
     }
 }

@@ -6,6 +6,7 @@
 //! reported, for its writer may have stopped between linking and syncing. Unfinished files live in
 //! one staging directory, apart from all keys, and are swept when the bucket is opened.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -41,14 +42,16 @@ pub(crate) struct Disk {
 impl Disk {
     /// Opens the directory, and creates it when it is missing.
     pub(crate) fn open(root: &Path, deps: &Deps) -> Result<Disk, ConfigError> {
-        let unusable = |error: &dyn std::fmt::Display| ConfigError::Value {
-            key: "url",
-            value: root.display().to_string(),
-            allowed: format!("a writable directory ({error})"),
-        };
-        prepare(root, deps.clock.now_unix()).map_err(|error| unusable(&error))?;
-        let root = fs::canonicalize(root).map_err(|error| unusable(&error))?;
-        let files = LocalFileSystem::new_with_prefix(&root).map_err(|error| unusable(&error))?;
+        let prepared = prepare(root, deps.clock.now_unix());
+        prepared.map_err(|error| unusable(root, "a writable directory", &error))?;
+        Disk::open_existing(root, deps)
+    }
+
+    /// Opens the directory of another process, and leaves everything in it as it is.
+    pub(crate) fn open_existing(root: &Path, deps: &Deps) -> Result<Disk, ConfigError> {
+        let missing = |error: &dyn Display| unusable(root, "a directory that exists", error);
+        let root = fs::canonicalize(root).map_err(|error| missing(&error))?;
+        let files = LocalFileSystem::new_with_prefix(&root).map_err(|error| missing(&error))?;
         let files = Remote::new(Arc::new(files), "");
         Ok(Disk { root, files, tasks: deps.tasks.clone(), rng: deps.rng.clone() })
     }
@@ -85,6 +88,14 @@ impl Backend for Disk {
 
     async fn delete(&self, key: &str) -> Result<(), Error> {
         self.files.delete(key).await
+    }
+}
+
+fn unusable(root: &Path, allowed: &str, error: &dyn Display) -> ConfigError {
+    ConfigError::Value {
+        key: "url",
+        value: root.display().to_string(),
+        allowed: format!("{allowed} ({error})"),
     }
 }
 

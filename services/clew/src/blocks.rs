@@ -1,24 +1,27 @@
 //! Looking at what is in the bucket: `clew block` and `clew analyse`.
 
 mod export;
+mod listing;
 mod parked;
+mod quarantined;
+mod read;
 mod spans;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use clew_block::Block;
 use clew_catalog::{ObjectKey, ObjectMeta, TenantBlock, View};
-use clew_model::{TenantId, Trace};
+use clew_model::{ErrorKind, TenantId};
 use clew_node::rpc::MESSAGE_BYTES_MAX;
 use clew_node::tls::MutualConfig;
 use clew_node::{Deps, Problem};
 use clew_proto::metastore::v1::ViewRequest;
 use clew_proto::metastore::v1::metastore_service_client::MetastoreServiceClient;
 use clew_storage::Bucket;
-use serde_json::{Value, json};
 
+pub(crate) use self::quarantined::{Quarantined, lift_one, quarantined};
+use self::read::open;
+pub(crate) use self::read::{Fault, verify};
 use crate::cli::{Analyse, BlockCommand, Blocks};
 use crate::config::Config;
 use crate::member::{Member, Reached};
@@ -34,13 +37,14 @@ pub(crate) async fn run(blocks: Blocks, sink: &mut dyn FnMut(&[u8])) -> Result<(
         BlockCommand::List { tenant, json } => {
             let metastore = member.reach(MutualConfig::default())?;
             let view = view(&metastore, tenant.as_deref()).await?;
-            print(&if json { list_json(&view) } else { list_text(&view) });
+            print(&if json { listing::json(&view) } else { listing::text(&view) });
         }
         BlockCommand::Show { object, options } => {
             let (bucket, object) = opened(options, member, &object).await?;
             for place in &object.tenants {
-                let block = open(&bucket, object.key, place).await?;
-                print(&format!("{:#}\n", describe(&object, place, &block)));
+                let block = open(&bucket, object.key, place).await;
+                let block = block.map_err(|fault| of_object(object.key, &fault))?;
+                print(&format!("{:#}\n", listing::describe(&object, place, &block)));
             }
         }
         BlockCommand::Verify { objects, options } => {
@@ -55,9 +59,13 @@ pub(crate) async fn run(blocks: Blocks, sink: &mut dyn FnMut(&[u8])) -> Result<(
             for object in all.values().filter(|object| wanted(&object.key)) {
                 for place in &object.tenants {
                     checked += 1;
-                    if let Err(error) = verify(&bucket, object.key, place).await {
-                        damaged += 1;
-                        print(&format!("{} {}: {error}\n", object.key, place.tenant));
+                    match verify(&bucket, object.key, place).await {
+                        Ok(()) => {}
+                        Err(fault) if is_of_the_block(&fault) => {
+                            damaged += 1;
+                            print(&format!("{} {}: {fault}\n", object.key, place.tenant));
+                        }
+                        Err(fault) => return Err(of_object(object.key, &fault)),
                     }
                 }
             }
@@ -74,29 +82,61 @@ pub(crate) async fn run(blocks: Blocks, sink: &mut dyn FnMut(&[u8])) -> Result<(
             let metastore = member.reach(MutualConfig::default())?;
             print(&parked::unpark(&metastore, objects).await?);
         }
+        BlockCommand::Quarantined { json } => {
+            let metastore = member.reach(MutualConfig::default())?;
+            print(&quarantined::list(&metastore, json).await?);
+        }
+        BlockCommand::Lift { objects, tenant, .. } => {
+            let tenant = tenant.as_deref().map(known_name).transpose()?;
+            let metastore = member.reach(MutualConfig::default())?;
+            print(&quarantined::lift(&metastore, &objects, tenant.as_ref()).await?);
+        }
         BlockCommand::Export { object, tenant, format, options } => {
             let (bucket, object) = opened(options, member, &object).await?;
-            let wanted = |place: &&TenantBlock| {
-                tenant.as_ref().is_none_or(|tenant| *tenant == place.tenant.as_str())
-            };
-            let places = object.tenants.iter().filter(wanted).collect();
+            let tenant = tenant.as_deref().map(known_name).transpose()?;
+            let wanted =
+                |place: &&TenantBlock| tenant.as_ref().is_none_or(|tenant| *tenant == place.tenant);
+            let places: Vec<&TenantBlock> = object.tenants.iter().filter(wanted).collect();
+            if let Some(tenant) = tenant.filter(|_| places.is_empty()) {
+                return Err(format!("{} has no block of tenant {tenant}", object.key));
+            }
             export::run(&bucket, object.key, places, format, sink).await?;
         }
     }
     Ok(())
 }
 
+/// Whether it tells of the block itself, not of the way to it.
+fn is_of_the_block(fault: &Fault) -> bool {
+    matches!(fault.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
+}
+
+fn of_object(key: ObjectKey, fault: &Fault) -> String {
+    format!("{key}: {fault}")
+}
+
+fn known_name(tenant: &str) -> Result<TenantId, String> {
+    TenantId::parse(tenant).map_err(|error| format!("--tenant {tenant}: {error}"))
+}
+
 /// Does what `clew analyse` was told.
 pub(crate) async fn analyse(analyse: Analyse, print: &mut dyn FnMut(&str)) -> Result<(), String> {
     let Analyse { member, tenant, top, options } = analyse;
     let (bucket, metastore) = bucket_and_metastore(options, member)?;
+    if let Some(tenant) = &tenant {
+        known_name(tenant)?;
+    }
     let view = view(&metastore, tenant.as_deref()).await?;
+    if let Some(tenant) = tenant.filter(|_| view.tenants().next().is_none()) {
+        return Err(format!("tenant {tenant} has no blocks"));
+    }
     let mut sections: BTreeMap<String, u64> = BTreeMap::new();
     let mut keys: BTreeMap<(String, String), [u64; 3]> = BTreeMap::new();
     let (mut bytes, mut spans, mut blocks) = (0u64, 0u64, 0u64);
     for (tenant, object) in every_block(&view) {
         let Some(place) = object.block(&tenant) else { continue };
-        let block = open(&bucket, object.key, place).await?;
+        let block = open(&bucket, object.key, place).await;
+        let block = block.map_err(|fault| of_object(object.key, &fault))?;
         blocks += 1;
         bytes += place.length;
         spans += place.spans;
@@ -122,9 +162,24 @@ pub(crate) async fn analyse(analyse: Analyse, print: &mut dyn FnMut(&str)) -> Re
     let mut keys: Vec<_> = keys.into_iter().collect();
     keys.sort_by_key(|(_, [bytes, ..])| std::cmp::Reverse(*bytes));
     for ((scope, name), [bytes, rows, values]) in keys.into_iter().take(top) {
+        let name = shown(&name);
         print(&format!("{scope}:{name}\t{bytes}\t{rows}\t{values}\n"));
     }
     Ok(())
+}
+
+/// A text that a sender chose, harmless on a terminal and in a table: control characters and what
+/// turns the direction of writing are escaped.
+fn shown(text: &str) -> String {
+    let is_odd = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_odd(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 #[allow(clippy::cast_precision_loss, reason = "for people")]
@@ -152,10 +207,10 @@ pub(crate) fn bucket_and_metastore(
     Ok((bucket(&config)?, member.reach(config.rpc.tls)?))
 }
 
-/// The bucket that the settings name.
+/// The bucket that the settings name, to look at it: nothing is created.
 pub(crate) fn bucket(config: &Config) -> Result<Bucket, String> {
     let deps = Deps::system(COMPUTE_THREADS);
-    Bucket::open(&config.bucket(), &deps).map_err(|error| error.to_string())
+    Bucket::open_existing(&config.bucket(), &deps).map_err(|error| error.to_string())
 }
 
 /// Each live object of the view once, with all blocks the view shows of it.
@@ -184,135 +239,14 @@ async fn opened(
     Ok((bucket, object))
 }
 
-pub(crate) async fn open(
-    bucket: &Bucket,
-    key: ObjectKey,
-    place: &TenantBlock,
-) -> Result<Block, String> {
-    let end = place.offset.saturating_add(place.length);
-    let start = end.saturating_sub(u64::from(place.footer_length));
-    let tail = bucket.get_range(&key.to_string(), start..end).await;
-    let tail = tail.map_err(|error| error.to_string())?;
-    Block::open(&tail).map_err(|error| format!("{key}: {error}"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Reads a whole block and checks every byte of it against its checksums.
-pub(crate) async fn verify(
-    bucket: &Bucket,
-    key: ObjectKey,
-    place: &TenantBlock,
-) -> Result<(), String> {
-    let block = open(bucket, key, place).await?;
-    if block.footer().spans != place.spans || block.footer().tenant != place.tenant {
-        return Err("it is not the block that is registered".to_owned());
+    #[test]
+    fn names_of_senders_cannot_write_on_the_terminal() {
+        assert_eq!(shown("http.route é 名"), "http.route é 名");
+        assert_eq!(shown("a\u{1b}[2Jb\n\tc"), "a\\u{1b}[2Jb\\n\\tc");
+        assert_eq!(shown("a\u{9b}b\u{202e}c"), "a\\u{9b}b\\u{202e}c");
     }
-    let mut spans = 0;
-    for number in 0..block.pages().entries().len() {
-        let traces = page(bucket, key, place, &block, number).await?;
-        spans += traces.iter().map(|trace| trace.spans.len() as u64).sum::<u64>();
-    }
-    if spans != place.spans {
-        return Err(format!("it holds {spans} spans instead of {}", place.spans));
-    }
-    let ranges = block.search_ranges().map_err(|error| error.to_string())?;
-    let at = |range: &std::ops::Range<u64>| place.offset + range.start..place.offset + range.end;
-    let wanted = [
-        at(&ranges.traces),
-        at(&ranges.dictionary),
-        at(&ranges.postings),
-        at(&ranges.locator),
-        at(&ranges.numbers),
-        at(&ranges.columns),
-    ];
-    let read = bucket.get_ranges(&key.to_string(), &wanted).await;
-    let read = read.map_err(|error| error.to_string())?;
-    let [traces, dictionary, postings, locator, numbers, columns] =
-        <[bytes::Bytes; 6]>::try_from(read).map_err(|_| "a section is missing".to_owned())?;
-    let sections =
-        clew_block::SearchSections { traces, dictionary, postings, locator, numbers, columns };
-    block.search(&sections).map(|_| ()).map_err(|error| error.to_string())
-}
-
-async fn page(
-    bucket: &Bucket,
-    key: ObjectKey,
-    place: &TenantBlock,
-    block: &Block,
-    number: usize,
-) -> Result<Vec<Trace>, String> {
-    let Some(entry) = block.pages().entries().get(number) else { return Ok(Vec::new()) };
-    let at = |range: &std::ops::Range<u64>| place.offset + range.start..place.offset + range.end;
-    let ranges = [at(&entry.bytes), at(&entry.columns)];
-    let read = bucket.get_ranges(&key.to_string(), &ranges).await;
-    let read = read.map_err(|error| error.to_string())?;
-    let [packed, columns] = read.as_slice() else { return Err("a page is missing".to_owned()) };
-    let page = block.page(number, packed, columns);
-    let traces = page.and_then(|page| page.all_traces(block.records()));
-    traces.map_err(|error| format!("{key}: {error}"))
-}
-
-fn list_text(view: &View) -> String {
-    let mut text = String::from("OBJECT\tLEVEL\tTENANT\tBYTES\tSPANS\tTRACES\tSPLIT\tFROM\tTO\n");
-    for (tenant, object) in every_block(view) {
-        let Some(block) = object.block(&tenant) else { continue };
-        let _ = writeln!(
-            text,
-            "{}\t{}\t{tenant}\t{}\t{}\t{}\t{}\t{}\t{}",
-            object.key,
-            object.level,
-            block.length,
-            block.spans,
-            block.traces,
-            block.splits,
-            block.min_time.as_seconds(),
-            block.max_time.as_seconds(),
-        );
-    }
-    text
-}
-
-fn list_json(view: &View) -> String {
-    let blocks = every_block(view).into_iter().filter_map(|(tenant, object)| {
-        let block = object.block(&tenant)?;
-        Some(block_json(&object, block))
-    });
-    format!("{:#}\n", Value::Array(blocks.collect()))
-}
-
-fn block_json(object: &ObjectMeta, block: &TenantBlock) -> Value {
-    json!({
-        "object": object.key.to_string(),
-        "level": object.level,
-        "objectBytes": object.size,
-        "tenant": block.tenant.as_str(),
-        "offset": block.offset,
-        "bytes": block.length,
-        "spans": block.spans,
-        "traces": block.traces,
-        "splitTraces": block.splits,
-        "startUnixNano": block.min_time.0.to_string(),
-        "endUnixNano": block.max_time.0.to_string(),
-        "registeredUnixNano": object.created_at.0.to_string(),
-    })
-}
-
-fn describe(object: &ObjectMeta, place: &TenantBlock, block: &Block) -> Value {
-    let footer = block.footer();
-    let sections: Vec<Value> = footer
-        .sections
-        .iter()
-        .map(|section| {
-            json!({
-                "kind": clew_block::SectionKind::name_of(section.kind),
-                "bytes": section.bytes.end - section.bytes.start,
-                "rawBytes": section.raw_length,
-            })
-        })
-        .collect();
-    let mut described = block_json(object, place);
-    described["formatVersion"] = json!(footer.version);
-    described["replaces"] = json!(footer.lineage);
-    described["pages"] = json!(block.pages().entries().len());
-    described["sections"] = Value::Array(sections);
-    described
 }

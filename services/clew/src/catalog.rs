@@ -25,6 +25,7 @@ use crate::blocks::bucket;
 use crate::cli::{Catalog, CatalogCommand, Options, Restoring};
 use crate::cluster::{apply, ask, look};
 use crate::config::Config;
+use crate::instant::rfc3339;
 use crate::member::Reached;
 
 /// How many bytes of a backup are copied at once.
@@ -116,7 +117,7 @@ fn backups_text(backups: &[Listed]) -> String {
                 text,
                 "{key}\t{}\t{}\t{}\t{bytes}\t{}",
                 summary.revision,
-                summary.at.as_seconds(),
+                rfc3339(summary.at),
                 summary.objects,
                 summary.cluster
             ),

@@ -186,6 +186,25 @@ pub(crate) enum BlockCommand {
         #[arg(long, conflicts_with = "objects")]
         all: bool,
     },
+    /// List the damaged blocks that queries leave out
+    Quarantined {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let queries read quarantined blocks again, once they are restored. `clew fsck --verify --repair`
+    /// does so for those that are whole
+    Lift {
+        /// Objects, as listed
+        #[arg(required_unless_present = "all")]
+        objects: Vec<String>,
+        /// Of this tenant only
+        #[arg(long)]
+        tenant: Option<String>,
+        /// All that are quarantined
+        #[arg(long, conflicts_with = "objects")]
+        all: bool,
+    },
     /// Write the traces of a block to standard output
     Export {
         /// The object, as listed
@@ -319,7 +338,8 @@ pub(crate) struct Fsck {
     /// Also read every block and check its checksums
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Delete orphans, take damaged and missing blocks out of queries
+    /// Delete orphans, take damaged blocks out of queries; with --verify also let queries read
+    /// quarantined blocks again that are whole
     #[arg(long)]
     pub(crate) repair: bool,
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! `clew delete` and `clew tenant`: asks a querier's API to delete, shows what became of it.
 
 use clew_catalog::{SetTenant, TenantSettings};
-use clew_model::TenantId;
+use clew_model::{TenantId, UnixNanos};
 use clew_node::config::parse_duration;
 use clew_node::tls::MutualConfig;
 use reqwest::Method;
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::cli::{Api, Delete, Tenant, TenantCommand};
 use crate::cluster::apply;
+use crate::instant::rfc3339;
 use crate::member::Reached;
 use crate::web;
 
@@ -54,11 +55,10 @@ pub(crate) async fn run(delete: Delete) -> Result<String, String> {
 fn listed(answer: &Value) -> String {
     let mut text = String::from("ID\tREQUESTED\tDONE\tTRACES\tREMOVED\tSPANS\tQUERY\n");
     for deletion in answer["deletions"].as_array().into_iter().flatten() {
-        let seconds = |key: &str| {
+        let time = |key: &str| {
             let nanos = deletion[key].as_str().and_then(|nanos| nanos.parse::<u64>().ok());
-            nanos
-                .filter(|nanos| *nanos > 0)
-                .map_or("-".to_owned(), |n| (n / 1_000_000_000).to_string())
+            let at = nanos.filter(|nanos| *nanos > 0).map(UnixNanos);
+            at.map_or("-".to_owned(), rfc3339)
         };
         let query = match deletion["wholeTenant"].as_bool() {
             Some(true) => "(the whole tenant)",
@@ -67,8 +67,8 @@ fn listed(answer: &Value) -> String {
         text.push_str(&format!(
             "{}\t{}\t{}\t{}\t{}\t{}\t{query}\n",
             deletion["id"],
-            seconds("requestedUnixNano"),
-            seconds("doneUnixNano"),
+            time("requestedUnixNano"),
+            time("doneUnixNano"),
             deletion["tracesNamed"],
             deletion["tracesRemoved"],
             deletion["spansRemoved"],

@@ -10,6 +10,7 @@ mod delete;
 mod explain;
 mod fsck;
 mod inside;
+mod instant;
 mod member;
 mod migrate;
 mod parquet;

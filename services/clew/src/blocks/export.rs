@@ -6,8 +6,9 @@ use clew_model::Trace;
 use clew_model::otlp::{IdStyle, write_resource_spans_json_as};
 use clew_storage::Bucket;
 
+use super::of_object;
+use super::read::{open, page};
 use super::spans::SpanTable;
-use super::{open, page};
 use crate::cli::ExportFormat;
 
 /// Writes the blocks of an object, bit by bit.
@@ -23,12 +24,13 @@ pub(super) async fn run(
         ExportFormat::Parquet => Some(SpanTable::new(sink)),
     };
     for place in places {
-        let block = open(bucket, key, place).await?;
+        let block = open(bucket, key, place).await.map_err(|fault| of_object(key, &fault))?;
         match &mut table {
             None => traces(bucket, key, place, &block, sink).await?,
             Some(table) => {
                 for number in 0..block.pages().entries().len() {
-                    for trace in page(bucket, key, place, &block, number).await? {
+                    let traces = page(bucket, key, place, &block, number).await;
+                    for trace in traces.map_err(|fault| of_object(key, &fault))? {
                         for span in &trace.spans {
                             table.push(&place.tenant, span, sink)?;
                         }
@@ -50,7 +52,8 @@ async fn traces(
 ) -> Result<(), String> {
     let mut pending: Option<Trace> = None;
     for number in 0..block.pages().entries().len() {
-        for trace in page(bucket, key, place, block, number).await? {
+        let traces = page(bucket, key, place, block, number).await;
+        for trace in traces.map_err(|fault| of_object(key, &fault))? {
             match &mut pending {
                 Some(known) if known.id == trace.id => known.spans.extend(trace.spans),
                 _ => {

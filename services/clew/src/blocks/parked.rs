@@ -11,6 +11,7 @@ use clew_proto::metastore::v1::{ParkedObject, ParkedRequest};
 use serde_json::{Value, json};
 
 use crate::cluster::apply;
+use crate::instant::rfc3339;
 use crate::member::Reached;
 
 async fn parked(metastore: &Reached) -> Result<Vec<ParkedObject>, String> {
@@ -37,7 +38,7 @@ pub(super) async fn list(metastore: &Reached, as_json: bool) -> Result<String, S
     }
     let mut text = String::from("OBJECT\tSINCE\tREASON\n");
     for ParkedObject { object, reason, at_unix_nanos } in &objects {
-        let since = UnixNanos(*at_unix_nanos).as_seconds();
+        let since = rfc3339(UnixNanos(*at_unix_nanos));
         let _ = writeln!(text, "{object}\t{since}\t{}", reason.replace(['\n', '\t'], " "));
     }
     Ok(text)

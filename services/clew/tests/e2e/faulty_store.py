@@ -18,6 +18,8 @@ class FaultyStore:
     def __init__(self, store_port, seed=1):
         self.share = 0.0
         self.faults = 0
+        # Which requests are refused for good.
+        self.denies = lambda request: False
         self.dice = random.Random(seed)
         self.lock = threading.Lock()
         proxy = self
@@ -68,6 +70,8 @@ class FaultyStore:
 
     def handle(self, request, store_port):
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        if self.denies(request):
+            return answer(request, 403, {}, b"<Error><Code>AccessDenied</Code></Error>")
         fault = self.fault()
         if fault == "refuse":
             return answer(request, 503, {}, b"<Error><Code>SlowDown</Code></Error>")

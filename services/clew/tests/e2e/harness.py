@@ -42,10 +42,10 @@ def clean_env(extra=None):
     return {**kept, **(extra or {})}
 
 
-def run_clew(*arguments, env=None, timeout=60, text=True):
+def run_clew(*arguments, env=None, timeout=60, text=True, cwd=None):
     """One short run of the binary; its exit code, output and error output."""
     assert BINARY, "CLEW_BINARY names the binary under test"
-    return subprocess.run([BINARY, *arguments], env=clean_env(env), timeout=timeout,
+    return subprocess.run([BINARY, *arguments], env=clean_env(env), timeout=timeout, cwd=cwd,
                           capture_output=True, text=text, check=False)
 
 

@@ -6,6 +6,7 @@ import urllib.request
 import pytest
 
 import test_compaction as life
+from faulty_store import FaultyStore
 from harness import run_clew
 from ledger import Ledger
 from stores import STORES, moto
@@ -104,3 +105,26 @@ def test_encryption_that_cannot_be_is_refused():
     refused = run_clew("serve", "--set", "bucket.url=s3://traces", "--set", "bucket.sse=customer")
     assert refused.returncode == 64, refused
     assert "sse: needs sse_customer_key as well" in refused.stderr, refused.stderr
+
+
+def test_fsck_that_may_not_read_repairs_nothing(clew):
+    """A role that may list and not read."""
+    store = moto()
+    proxy = FaultyStore(store.port)
+    try:
+        server = clew(*life.FAST, "compactor.fan_in=100", *store.settings)
+        ledger = Ledger(server)
+        life.fill(ledger, server, 2)
+        proxy.denies = lambda request: request.command == "GET" and "list-type" not in request.path
+        settings = [setting.replace(str(store.port), str(proxy.port)) for setting in store.settings]
+        where = [argument for setting in settings for argument in ("--set", setting)]
+        for options in (["--verify"], ["--verify", "--repair"]):
+            found = run_clew("fsck", *options, "--addr", server.rpc_addr, *where)
+            assert found.returncode == 1 and "denies access" in found.stderr, found
+            assert "nothing is repaired" in found.stderr and "repaired:" not in found.stdout, found
+        assert run_clew("block", "quarantined", "--addr", server.rpc_addr).stdout.count("\n") == 1
+        ledger.verify()
+        ledger.verify_search()
+    finally:
+        proxy.close()
+        store.close()

@@ -153,13 +153,13 @@ def test_a_node_that_lost_its_disk_is_filled_again(cluster):
 
 
 def test_the_feature_level_rises_by_itself_and_dead_nodes_can_be_forgotten(cluster, clew):
-    level = wait_until(lambda: (found := cluster.status()["feature_level"])["level"] == 2 and found,
-                       "level 2")
-    assert level == {"level": 2, "next": 2, "held_by": []}
-    assert all(node["feature_levels"] == {"oldest": 1, "newest": 2}
+    level = wait_until(lambda: (found := cluster.status()["feature_level"])["level"] == 3 and found,
+                       "level 3")
+    assert level == {"level": 3, "next": 3, "held_by": []}
+    assert all(node["feature_levels"] == {"oldest": 1, "newest": 3}
                for node in cluster.status()["nodes"])
     addr = cluster.nodes[0].rpc_addr
-    assert "level 2\n" in run_clew("cluster", "status", "--addr", addr).stdout
+    assert "level 3\n" in run_clew("cluster", "status", "--addr", addr).stdout
     querier = clew(f"metastore.members=[{cluster.members}]", "node.name=shortlived",
                    f"bucket.url={cluster.bucket}", roles=["querier"])
     refused = run_clew("cluster", "forget", "shortlived", "--addr", addr)

@@ -385,6 +385,92 @@ def test_fsck_finds_and_repairs(clew):
     # What is damaged is said to be missing, not silently left out.
     answer = server.get("/api/search", q="{}")
     assert "X-Clew-Partial" in answer.headers, answer.headers
+    still = command(server, *check, "--repair")
+    assert still.returncode == 0 and f"quarantined {second} of " in still.stdout, still
+    assert "0 broken" in still.stdout and "1 quarantined blocks" in still.stdout, still
+    [known] = json.loads(command(server, "block", "quarantined", "--json").stdout)
+    assert (known["object"], known["tenant"]) == (second, "single-tenant")
+    assert "checksum" in known["reason"], known
+    assert second in command(server, "block", "quarantined").stdout
+    # Restored it is whole, and read again when somebody says so.
+    damaged[10] ^= 0xff
+    (root / second).write_bytes(damaged)
+    found = command(server, *check)
+    assert found.returncode == 1 and "whole now" in found.stdout, found
+    repaired = command(server, *check, "--repair")
+    assert repaired.returncode == 0 and "1 blocks let back in" in repaired.stdout, repaired
+    assert command(server, *check).returncode == 0
+    assert json.loads(command(server, "block", "quarantined", "--json").stdout) == []
+
+    def is_whole():
+        return "X-Clew-Partial" not in server.get("/api/search", q="{}").headers
+    wait_for(is_whole, "queries read it again")
+    ledger.verify()
+    ledger.verify_search()
+
+
+def test_a_quarantine_is_lifted_by_hand(clew):
+    server = clew(*FAST)
+    server.errors_expected = True
+    ledger = Ledger(server)
+    fill(ledger, server, 1)
+    [name] = bucket(server)
+    path = server.data / "bucket" / name
+    whole = path.read_bytes()
+    path.write_bytes(bytes(byte ^ 0xff for byte in whole))
+    server.kill9()
+    server.start()
+
+    def quarantined():
+        server.get("/api/search", q="{}")
+        return json.loads(command(server, "block", "quarantined", "--json").stdout)
+    wait_for(quarantined, "a query has found the damage")
+    nothing = command(server, "block", "lift", f"{name}x")
+    assert nothing.returncode == 1 and "has no quarantined block" in nothing.stderr, nothing
+    other = command(server, "block", "lift", name, "--tenant", "other")
+    assert other.returncode == 1 and "of tenant other" in other.stderr, other
+    path.write_bytes(whole)
+    lifted = command(server, "block", "lift", name)
+    assert (lifted.returncode, lifted.stdout) == (0, "1 blocks are read again\n"), lifted
+    assert command(server, "block", "lift", "--all").stdout == "0 blocks are read again\n"
+    ledger.connect()
+    wait_for(lambda: "X-Clew-Partial" not in server.get("/api/search", q="{}").headers,
+             "queries read it again")
+    ledger.verify()
+    # Damaged once more, it is found once more.
+    path.write_bytes(bytes(byte ^ 0xff for byte in whole))
+    server.kill9()
+    server.start()
+    wait_for(quarantined, "it is quarantined once more")
+
+
+def test_fsck_of_another_bucket_or_a_hole_in_it_takes_nothing_out_of_queries(clew, tmp_path):
+    server = clew(*FAST, "compactor.fan_in=100")
+    ledger = Ledger(server)
+    fill(ledger, server, 2)
+    live = [block["object"] for block in blocks(server)]
+    # Without settings it looks for a bucket in the working directory.
+    for option in ([], ["--repair"], ["--verify", "--repair"]):
+        lost = run_clew("fsck", *option, "--addr", server.rpc_addr, cwd=tmp_path)
+        assert lost.returncode == 1 and "a directory that exists" in lost.stderr, lost
+        assert list(tmp_path.iterdir()) == []
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for option in ([], ["--repair"]):
+        lost = command(server, "fsck", *option, "--set", f"bucket.url={empty}")
+        assert lost.returncode == 1 and "none of the 2 live objects" in lost.stderr, lost
+    assert list(empty.iterdir()) == []
+    # One that is missing is named, and comes back by itself.
+    path = server.data / "bucket" / sorted(live)[0]
+    path.rename(tmp_path / "aside")
+    missing = command(server, "fsck", "--verify", "--repair", "--data-dir", str(server.data))
+    assert missing.returncode == 1 and "not in the bucket" in missing.stderr, missing
+    assert f"broken {sorted(live)[0]}: it is not in the bucket" in missing.stdout, missing
+    (tmp_path / "aside").rename(path)
+    assert [block["object"] for block in blocks(server)] == live
+    assert json.loads(command(server, "block", "quarantined", "--json").stdout) == []
+    ledger.verify()
+    ledger.verify_search()
 
 
 def test_blocks_can_be_looked_into(clew):
@@ -403,6 +489,13 @@ def test_blocks_can_be_looked_into(clew):
     assert {span["traceId"] for span in spans} == set(ledger.acked)
     costs = command(server, "analyse", *where)
     assert costs.returncode == 0 and "pages\t" in costs.stdout, costs
+    for wrong, why in [("nobody", "no block of tenant nobody"), ("a/b", "--tenant a/b")]:
+        refused = command(server, "block", "export", block["object"], "--tenant", wrong, *where)
+        assert refused.returncode == 1 and why in refused.stderr, refused
+        refused = command(server, "analyse", "--tenant", wrong, *where)
+        assert refused.returncode == 1 and f"enant {wrong}" in refused.stderr, refused
+    listed = command(server, "block", "list").stdout.splitlines()[1].split("\t")
+    assert all(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ") for at in listed[-2:]), listed
     assert "no live object" in command(
         server, "block", "show", block["object"].replace("0", "1", 1), *where).stderr
 
