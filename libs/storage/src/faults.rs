@@ -58,8 +58,12 @@ impl FaultPlan {
 
     fn is_forgotten(&self) -> bool {
         let mut faults = self.faults.lock();
-        let next = faults.get_mut(&Operation::Put);
-        next.is_some_and(|next| next.pop_front_if(|fault| *fault == Fault::Forget).is_some())
+        let Some(next) = faults.get_mut(&Operation::Put) else { return false };
+        if next.front() != Some(&Fault::Forget) {
+            return false;
+        }
+        next.pop_front();
+        true
     }
 
     fn next(&self, operation: Operation) -> Option<Fault> {

@@ -260,6 +260,7 @@ fn count(value: &Value) -> Result<Value, String> {
 fn bytes(value: &Value) -> Result<Value, String> {
     // YAML's 1.5e+07 is a whole number, too; larger ones would not be told exactly.
     let whole = |number: &f64| (0.0..9e15).contains(number) && number.fract() == 0.0;
+    #[allow(clippy::cast_possible_truncation, reason = "it is whole and fits")]
     let number = value.as_u64().or(value.as_f64().filter(whole).map(|number| number as u64));
     number.map(Value::from).ok_or_else(|| format!("{value} is no number of bytes"))
 }
