@@ -26,7 +26,7 @@ type Headers = BTreeMap<String, String>;
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<(String, Headers)>>>);
 
-/// Answers every PUT with success and every other request with five bytes.
+/// Answers every PUT with success, every HEAD with a size and every other request with five bytes.
 async fn serve(listener: TcpListener, seen: Seen) {
     while let Ok((stream, _)) = listener.accept().await {
         answer(stream, &seen).await;
@@ -54,9 +54,10 @@ async fn answer(mut stream: TcpStream, seen: &Seen) {
     seen.0.lock().push((method.clone(), headers.collect()));
     let body = match method.as_str() {
         "PUT" => "Content-Length: 0\r\n\r\n",
+        "HEAD" => "Content-Length: 5\r\n\r\n",
         _ => "Content-Range: bytes 0-4/5\r\nContent-Length: 5\r\n\r\nspans",
     };
-    let status = if method == "PUT" { "200 OK" } else { "206 Partial Content" };
+    let status = if method == "GET" { "206 Partial Content" } else { "200 OK" };
     let more = "ETag: \"1\"\r\nLast-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\nConnection: close";
     let answer = format!("HTTP/1.1 {status}\r\n{more}\r\n{body}");
     stream.write_all(answer.as_bytes()).await.unwrap();
@@ -82,8 +83,9 @@ async fn headers_of(change: impl FnOnce(&mut BucketConfig)) -> [Headers; 2] {
     assert_eq!(bucket.get_range("a", 0..5).await.unwrap(), "spans");
     let seen = std::mem::take(&mut *seen.0.lock());
     let methods: Vec<&str> = seen.iter().map(|(method, _)| method.as_str()).collect();
-    assert_eq!(methods, ["PUT", "GET"]);
-    let [(_, put), (_, get)] = <[_; 2]>::try_from(seen).unwrap();
+    assert_eq!(methods, ["PUT", "HEAD", "GET"]);
+    let [(_, put), (_, head), (_, get)] = <[_; 3]>::try_from(seen).unwrap();
+    assert_eq!(head, get, "both need what it takes to read");
     [put, get]
 }
 
