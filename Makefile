@@ -131,7 +131,7 @@ sim: system ## Simulate a whole cluster under many seeds (SEEDS=50), or show one
 .PHONY: verify
 verify: system ## Check format, lints, layering, licences; changes nothing
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --features clew/failpoints,clew-sim/simulation --quiet -- -D warnings
+	cargo clippy $(TEST_BUILD) --all-targets --quiet -- -D warnings
 	.ci/deny
 
 .PHONY: fix

@@ -27,6 +27,7 @@ mod throttle;
 pub use compactor::{Compactor, Parts};
 pub use config::{Config, RetentionConfig};
 pub use error::CompactorError;
+pub use pages::identity_of;
 
 /// Ends the process if a test asks for it at this point.
 pub(crate) fn crash_point(name: &str) {

@@ -43,7 +43,7 @@ impl InputBlock {
             let tail = tail.map_err(|error| of_input(object, error))?;
             match Block::open(&tail) {
                 Ok(block) => {
-                    let checked = identity(object, &place).check(block.footer());
+                    let checked = identity_of(object, &place).check(block.footer());
                     checked.map_err(|error| damaged(object, &error.to_string()))?;
                     return Ok(InputBlock { object, place, block, ahead: VecDeque::new() });
                 }
@@ -101,7 +101,8 @@ impl InputBlock {
     }
 }
 
-fn identity(object: ObjectKey, place: &TenantBlock) -> Identity {
+/// What the catalog says of a tenant's block in an object.
+pub fn identity_of(object: ObjectKey, place: &TenantBlock) -> Identity {
     Identity {
         tenant: place.tenant.clone(),
         shard: u64::from(object.shard().0),

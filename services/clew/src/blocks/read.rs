@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use clew_block::{Block, BlockError, Identity, SearchSections};
+use clew_block::{Block, BlockError, SearchSections};
 use clew_catalog::{ObjectKey, TenantBlock};
+use clew_compactor::identity_of;
 use clew_model::{ErrorKind, Trace};
 use clew_storage::Bucket;
 
@@ -59,23 +60,10 @@ pub(crate) async fn open(
             }
             opened => {
                 let block = opened?;
-                identity(key, place).check(block.footer())?;
+                identity_of(key, place).check(block.footer())?;
                 return Ok(block);
             }
         }
-    }
-}
-
-fn identity(key: ObjectKey, place: &TenantBlock) -> Identity {
-    Identity {
-        tenant: place.tenant.clone(),
-        shard: u64::from(key.shard().0),
-        flush: key.flushed().map(|(incarnation, through)| (incarnation.0, through)),
-        spans: place.spans,
-        traces: place.traces,
-        split: place.splits,
-        min_start: place.min_time.0,
-        max_end: place.max_time.0,
     }
 }
 
