@@ -32,6 +32,7 @@ pub use self::disk::{DiskCache, DiskCacheOptions};
 use self::pages::{first_page_of, ordinal_in_page, pages_of, trace_in_page};
 use self::reads::{Section, Via};
 use crate::QueryError;
+use crate::piece::Pieces;
 use crate::plan::SearchPlan;
 use crate::select::{RowIndex, TraceRows, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
@@ -394,6 +395,14 @@ impl TraceRows for BlockTrace<'_> {
             _ => Parent::Missing,
         }
     }
+
+    fn span_id(&self, place: u32) -> Option<[u8; 8]> {
+        self.index.columns().span_id(self.row(place))
+    }
+
+    fn absent_parent(&self, place: u32) -> Option<[u8; 8]> {
+        self.index.columns().absent_parent(self.row(place))
+    }
 }
 
 #[async_trait]
@@ -422,6 +431,10 @@ impl SpanSource for BlockSource {
         ordinals: &[u32],
     ) -> Result<Vec<FoundTrace>, QueryError> {
         self.describe_traces(plan, matches, ordinals).await
+    }
+
+    async fn pieces(&self, plan: &SearchPlan, ids: &[TraceId]) -> Result<Pieces, QueryError> {
+        self.pieces_of_traces(plan, ids).await
     }
 
     async fn fetch(&self, ordinals: &[u32]) -> Result<Vec<Trace>, QueryError> {

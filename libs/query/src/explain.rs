@@ -50,8 +50,13 @@ impl SearchPlan {
                 lines.push(decides("", false));
             }
         }
+        let judged = if self.takes_pieces() {
+            "put together from what the indexes tell, or gathered where they do not,"
+        } else {
+            "gathered"
+        };
         lines.push(format!(
-            "traces that may lie in several places ({}): gathered and judged whole if a fragment has {}",
+            "traces that may lie in several places ({}): {judged} and judged whole if a fragment has {}",
             selection.split.ids().len(),
             of_prefilter(&selection.fragment)
         ));

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clew_model::{Trace, TraceId};
-use clew_proto::query::v1::{FetchRequest, FetchResponse, Inspected};
+use clew_model::{ModelError, Trace, TraceId};
+use clew_proto::query::v1::{FetchRequest, FetchResponse, Inspected, Piece};
 use futures::stream::{self, StreamExt};
 
 use crate::QueryError;
 use crate::engine::{Engine, Meter, Outcome, trace_bytes};
-use crate::ids::{SplitSet, decode_ids};
+use crate::ids::{SplitSet, decode_ids, encode_ids};
 use crate::merge::merge_traces;
+use crate::plan::SearchPlan;
 use crate::search::failures;
 use crate::source::SpanSource;
 
@@ -19,8 +20,41 @@ use crate::source::SpanSource;
 pub struct Fetched {
     /// The traces found, merged from the sources, ascending by id.
     pub traces: Vec<Trace>,
+    /// Pieces of traces, if those were asked for.
+    pub pieces: Vec<Piece>,
+    /// Traces of which a source has spans and could not tell a piece.
+    pub unjudged: Vec<TraceId>,
     /// What was looked at.
     pub inspected: Inspected,
+}
+
+impl Fetched {
+    /// As it travels.
+    pub fn encode(self) -> FetchResponse {
+        let mut traces = Vec::new();
+        self.traces.iter().for_each(|trace| trace.encode_into(&mut traces));
+        FetchResponse {
+            traces: traces.into(),
+            inspected: Some(self.inspected),
+            pieces: self.pieces,
+            unjudged: encode_ids(&self.unjudged).into(),
+        }
+    }
+
+    /// What an answer says.
+    ///
+    /// # Errors
+    /// [`QueryError`] when it is unreadable.
+    pub fn decode(response: FetchResponse) -> Result<Fetched, QueryError> {
+        let unreadable =
+            |error: ModelError| QueryError::bad("the answer of a leaf", error.to_string());
+        Ok(Fetched {
+            traces: Trace::decode(&response.traces).map_err(unreadable)?,
+            pieces: response.pieces,
+            unjudged: decode_ids(&response.unjudged)?,
+            inspected: response.inspected.unwrap_or_default(),
+        })
+    }
 }
 
 impl Engine {
@@ -64,7 +98,7 @@ impl Engine {
         meter.decoded(&fragments)?;
         let traces = self.tasks.compute(move || merge_traces(fragments)).await?;
         Ok(Outcome {
-            response: Fetched { traces, inspected: meter.finish() },
+            response: Fetched { traces, inspected: meter.finish(), ..Fetched::default() },
             failed: failures(sources, failed),
         })
     }
@@ -79,15 +113,12 @@ impl Engine {
         request: &FetchRequest,
     ) -> Result<Outcome<FetchResponse>, QueryError> {
         let ids = decode_ids(&request.trace_ids)?;
-        let Outcome { response, failed } = self.fetch_traces(sources, &ids).await?;
-        let Fetched { traces, inspected } = response;
-        let encode = move || {
-            let mut out = Vec::new();
-            traces.iter().for_each(|trace| trace.encode_into(&mut out));
-            out
+        let Outcome { response, failed } = match &request.judge {
+            Some(search) => self.pieces(sources, &SearchPlan::from_request(search)?, &ids).await?,
+            None => self.fetch_traces(sources, &ids).await?,
         };
-        let traces = self.tasks.compute(encode).await?.into();
-        Ok(Outcome { response: FetchResponse { traces, inspected: Some(inspected) }, failed })
+        let response = self.tasks.compute(move || response.encode()).await?;
+        Ok(Outcome { response, failed })
     }
 }
 

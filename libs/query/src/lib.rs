@@ -7,9 +7,11 @@
 //! - [`merge_search`], [`merge_tag_names`], [`merge_tag_values`]: what the root does with answers.
 //!
 //! A trace that lies in one source is judged there, whole. Traces that may lie in several places,
-//! the set F, are only named by the leaves; the root fetches their fragments from all places,
-//! [merges](merge_traces) them and has them [judged](Engine::search_traces). So no answer depends
-//! on where spans happen to lie, and a span counts once.
+//! the set F, are only named by the leaves; the root asks all places for what their indexes tell of
+//! these, puts the [pieces](Engine::pieces) together and [judges](judge_pieces) them. Where that is not
+//! enough it fetches their fragments from all places, [merges](merge_traces) them and has them
+//! [judged](Engine::search_traces). So no answer depends on where spans happen to lie, and a span
+//! counts once.
 //!
 //! A source that cannot be read does not fail the query: the [`Outcome`] names it, and the root
 //! tells the user that the answer is partial.
@@ -23,6 +25,7 @@ mod fetch;
 mod found;
 mod ids;
 mod merge;
+mod piece;
 mod pipeline;
 mod plan;
 mod prune;
@@ -40,6 +43,7 @@ pub use error::QueryError;
 pub use fetch::Fetched;
 pub use ids::{SplitSet, decode_ids, encode_ids};
 pub use merge::{merge_search, merge_traces};
+pub use piece::{Pieces, judge_pieces};
 pub use plan::{SearchPlan, refuse_metrics_query};
 pub use prune::Prune;
 pub use search::search_traces;

@@ -10,6 +10,7 @@ mod compile;
 mod condition;
 mod decoded;
 mod relate;
+mod result;
 mod run;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use clew_traceql::value::{CompareOp, Static};
 
 pub(crate) use self::condition::TraceCondition;
 pub(crate) use self::decoded::Decoded;
+use self::result::ResultFilters;
 use crate::structure::{Parent, Structure};
 
 /// The most spansets of one trace.
@@ -39,6 +41,9 @@ pub(crate) struct Pipeline {
     condition: TraceCondition,
     /// Whether an index that looks everything up exactly can run it.
     indexed: bool,
+    /// Whether it asks how spans are related.
+    relates: bool,
+    result: ResultFilters,
 }
 
 /// One filter of a pipeline.
@@ -161,6 +166,17 @@ impl Pipeline {
     /// Whether an index can run it, if it looks every filter up exactly.
     pub(crate) fn is_indexed(&self) -> bool {
         self.indexed
+    }
+
+    /// Whether it asks how spans are related.
+    pub(crate) fn relates(&self) -> bool {
+        self.relates
+    }
+
+    /// Filters of which every span that is left passes one, none if that is not known; and whether of
+    /// a trace that is found all spans are left that pass one.
+    pub(crate) fn result(&self) -> (&[usize], bool) {
+        (&self.result.filters, self.result.all)
     }
 
     /// The value of expression number `value` on a decoded span.

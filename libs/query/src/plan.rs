@@ -184,6 +184,40 @@ impl SearchPlan {
         found.unwrap_or_default()
     }
 
+    /// Whether split traces can be judged by what indexes tell of their pieces.
+    pub fn takes_pieces(&self) -> bool {
+        let selection = self.selection();
+        let looked_up = match self.matcher() {
+            Matcher::Filter(_) => selection.conditions.len() == 1,
+            Matcher::Pipeline(_) => true,
+            Matcher::Tags(_) => false,
+        };
+        selection.decisive && looked_up
+    }
+
+    /// How many filters a piece tells of.
+    pub(crate) fn filter_count(&self) -> usize {
+        match self.matcher() {
+            Matcher::Filter(_) => 1,
+            Matcher::Pipeline(pipeline) => pipeline.filters().len(),
+            Matcher::Tags(_) => 0,
+        }
+    }
+
+    /// Whether it matters how spans are related.
+    pub(crate) fn relates(&self) -> bool {
+        matches!(self.matcher(), Matcher::Pipeline(pipeline) if pipeline.relates())
+    }
+
+    /// Which filters the spans that are shown pass, and whether those are the first ones that do.
+    pub(crate) fn shown_filters(&self) -> (&[usize], bool) {
+        match self.matcher() {
+            Matcher::Filter(_) => (&[0], true),
+            Matcher::Pipeline(pipeline) => pipeline.result(),
+            Matcher::Tags(_) => (&[], true),
+        }
+    }
+
     pub(crate) fn shown(&self) -> &[Shown] {
         &self.0.shown
     }

@@ -2,6 +2,7 @@
 //! blocks.
 
 mod newest;
+mod piece;
 mod pipeline;
 
 use std::cmp::Reverse;
@@ -11,6 +12,7 @@ use clew_block::{BlockError, LookupResult, RowSet};
 use clew_model::UnixNanos;
 use clew_traceql::plan::{Condition, Field, Intrinsic, Prefilter, Scope};
 
+pub(crate) use self::piece::{CutPiece, CutPieces, cut_pieces};
 use crate::source::{Candidate, Selected, Selection, TimeRange};
 use crate::structure::Parent;
 
@@ -69,8 +71,14 @@ pub(crate) trait TraceRows {
     /// The places of the spans that have one of the rows, ascending.
     fn places(&self, rows: &RowSet) -> Vec<u32>;
 
+    /// The id of a span.
+    fn span_id(&self, place: u32) -> Option<[u8; 8]>;
+
     /// Where a span's parent is.
     fn parent(&self, place: u32) -> Parent;
+
+    /// The id of a parent that is missing, if the index knows it.
+    fn absent_parent(&self, place: u32) -> Option<[u8; 8]>;
 }
 
 /// A set of rows or traces, "all" kept apart: it is common, and free to intersect.

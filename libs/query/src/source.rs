@@ -17,6 +17,7 @@ use clew_traceql::value::Static;
 
 use crate::QueryError;
 use crate::ids::SplitSet;
+use crate::piece::Pieces;
 use crate::pipeline::Pipeline;
 use crate::plan::SearchPlan;
 use crate::tags::TagField;
@@ -160,6 +161,10 @@ pub trait SpanSource: Send + Sync {
         matches: &Arc<RowSet>,
         ordinals: &[u32],
     ) -> Result<Vec<FoundTrace>, QueryError>;
+
+    /// What the index here tells of the traces with these ids, as far as they lie here, for a search
+    /// that can be judged by pieces.
+    async fn pieces(&self, plan: &SearchPlan, ids: &[TraceId]) -> Result<Pieces, QueryError>;
 
     /// The traces with these ordinals, in no particular order, each merged from what this place
     /// has of it.

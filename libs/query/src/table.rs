@@ -15,9 +15,10 @@ use clew_traceql::value::Static;
 use parking_lot::RwLock;
 
 use crate::QueryError;
+use crate::piece::Pieces;
 use crate::plan::SearchPlan;
 use crate::search::judge_all;
-use crate::select::{RowIndex, TraceRows, exact_rows, select};
+use crate::select::{RowIndex, TraceRows, cut_pieces, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
 use crate::structure::{Link, Parent, parents};
 use crate::tags::{TagField, long_value};
@@ -201,6 +202,14 @@ impl TraceRows for TableTrace {
         let found = self.rows.binary_search_by_key(&facts.parent_id, |(_, facts)| facts.span_id);
         found.ok().and_then(|at| u32::try_from(at).ok()).map_or(Parent::Missing, Parent::Span)
     }
+
+    fn span_id(&self, place: u32) -> Option<[u8; 8]> {
+        self.rows.get(place as usize).map(|(_, facts)| facts.span_id)
+    }
+
+    fn absent_parent(&self, place: u32) -> Option<[u8; 8]> {
+        self.rows.get(place as usize).map(|(_, facts)| facts.parent_id)
+    }
 }
 
 #[async_trait]
@@ -242,6 +251,16 @@ impl SpanSource for TableSource {
         let (mut entries, judged) = done;
         entries.append(&mut judged?);
         Ok(entries)
+    }
+
+    async fn pieces(&self, plan: &SearchPlan, ids: &[TraceId]) -> Result<Pieces, QueryError> {
+        let (plan, ids) = (plan.clone(), ids.to_vec());
+        self.compute(move |table, rows_max| {
+            let cut = cut_pieces(&Cut { table, rows_max }, &plan, &ids)?;
+            let pieces = describe::pieces(table, rows_max, &plan, cut.pieces)?;
+            Ok(Pieces { pieces, unjudged: cut.unjudged })
+        })
+        .await
     }
 
     async fn find(&self, ids: &[TraceId]) -> Result<Vec<Option<u32>>, QueryError> {

@@ -178,7 +178,8 @@ impl Running {
         let cut =
             Cut { shard: 0, incarnation, watermark, upto: taken.upto, stretch: taken.stretch };
         let ids: Vec<u8> = traces.iter().flat_map(|trace| [*trace; 16]).collect();
-        let request = FetchRequest { tenant: tenant.to_owned(), trace_ids: Bytes::from(ids) };
+        let request =
+            FetchRequest { tenant: tenant.to_owned(), trace_ids: Bytes::from(ids), judge: None };
         let request = ShardFetchRequest { cut: Some(cut), request: Some(request) };
         match self.client.fetch(request).await.unwrap().into_inner().answer.unwrap() {
             shard_fetch_response::Answer::Result(found) => spans_of(&found.traces),

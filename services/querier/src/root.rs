@@ -23,6 +23,7 @@ mod run;
 mod search;
 mod shards;
 mod snapshot;
+mod split;
 mod spread;
 mod tags;
 mod trace;

@@ -12,7 +12,7 @@ use clew_model::wire::put_varint;
 use super::parents::Parents;
 use super::{BlockMeta, BlockOptions, TraceMarks};
 use crate::codec::{compress, narrow, put_bytes};
-use crate::columns::ColumnRow;
+use crate::columns::{ColumnRow, Parent};
 use crate::error::BlockError;
 use crate::extract::KeyGuess;
 use crate::filter::TraceFilter;
@@ -209,6 +209,7 @@ impl Assembler {
         for (at, (row, span)) in (place.first_row..).zip(spans).enumerate() {
             self.resources.note(span.resource, row);
             self.scopes.note(span.scope, row);
+            let parent = self.parents.of(at, span, spans, place.first_row);
             let columns = ColumnRow {
                 span_id: span.span_id,
                 start_in_trace: span.start - start,
@@ -216,7 +217,8 @@ impl Assembler {
                 resource: span.resource,
                 kind: kind_byte(span.kind),
                 status: status_byte(span.status),
-                parent: self.parents.of(at, span, spans, place.first_row),
+                parent,
+                absent_parent: (parent == Parent::Elsewhere).then_some(span.parent_id),
             };
             page_spans.push(PageSpan { bytes: span.bytes, scope: span.scope, columns });
         }

@@ -1,6 +1,7 @@
 //! Entries of a search's answer from a block's index, without its pages: the trace table says what
 //! is said of a trace, the columns and the dictionary what is shown of its spans. Only what the
-//! index does not hold of a span that is shown is read from a page.
+//! index does not hold of a span that is shown is read from a page. Pieces of split traces are told
+//! the same way, and nothing is read for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,6 +14,7 @@ use clew_model::{Trace, TraceId};
 use clew_proto::common::v1::AnyValue;
 use clew_proto::common::v1::any_value::Value;
 use clew_proto::query::v1::FoundTrace;
+use clew_proto::query::v1::piece::Shown as ShownSpan;
 use clew_proto::tempopb::{Span, SpanSet};
 use clew_traceql::FieldRef;
 use clew_traceql::plan::{Field, Intrinsic, Scope, Test};
@@ -21,7 +23,9 @@ use clew_traceql::value::Static;
 use super::pages::Pages;
 use super::{BlockSource, QueryError};
 use crate::found::{found_trace, message_of, shown_span, shown_value};
+use crate::piece::{Pieces, say_summary};
 use crate::plan::{SearchPlan, Shown};
+use crate::select::{CutPiece, CutPieces, cut_pieces};
 use crate::view::{TraceView, any_value_message, kind_of, span_values, status_of};
 
 /// A trace that matched, and which of its rows are shown.
@@ -77,6 +81,26 @@ impl BlockSource {
         };
         self.compute(read).await
     }
+
+    pub(super) async fn pieces_of_traces(
+        &self,
+        plan: &SearchPlan,
+        ids: &[TraceId],
+    ) -> Result<Pieces, QueryError> {
+        let block = self.opened().await?;
+        let ids: Vec<TraceId> =
+            ids.iter().filter(|id| block.filter().contains(id)).copied().collect();
+        if ids.is_empty() {
+            return Ok(Pieces::default());
+        }
+        let verified = self.verified_index(plan.selection()).await?;
+        let (index, plan) = (self.index().await?, plan.clone());
+        self.compute(move || {
+            let cut = cut_pieces(&verified, &plan, &ids)?;
+            pieces(&block, &index, &plan, cut)
+        })
+        .await
+    }
 }
 
 fn describe(
@@ -103,12 +127,23 @@ fn describe(
         }
         outlines.push(Outline { ordinal, matched, shown: first..rows.len() });
     }
-    let set = RowSet::from_ascending(&rows);
+    let (spans, unknown) = shown_rows(block, index, plan, &rows)?;
+    Ok(Described { outlines, rows, spans, unknown })
+}
+
+/// The spans of rows, which ascend, as they are shown; and the rows of those that have to be read.
+fn shown_rows(
+    block: &Block,
+    index: &BlockSearch,
+    plan: &SearchPlan,
+    rows: &[u32],
+) -> Result<(Vec<Option<Span>>, RowSet), BlockError> {
+    let set = RowSet::from_ascending(rows);
     let mut unknown = RowSet::new();
     let values: Vec<Values> = plan
         .shown()
         .iter()
-        .map(|shown| Values::of(shown, block, index, plan, &rows, &set, &mut unknown))
+        .map(|shown| Values::of(shown, block, index, plan, rows, &set, &mut unknown))
         .collect::<Result<_, _>>()?;
     let mut spans: Vec<Option<Span>> = Vec::with_capacity(rows.len());
     let mut values = values;
@@ -116,7 +151,36 @@ fn describe(
         let known = unknown.is_empty() || !unknown.contains(*row);
         spans.push(known.then(|| shown_row(index, plan.shown(), &mut values, at, *row)));
     }
-    Ok(Described { outlines, rows, spans, unknown })
+    Ok((spans, unknown))
+}
+
+/// Pieces of split traces with what the block says of them and with the spans that may be shown.
+fn pieces(
+    block: &Block,
+    index: &BlockSearch,
+    plan: &SearchPlan,
+    mut cut: CutPieces,
+) -> Result<Pieces, BlockError> {
+    // Rows ascend with the ordinals of their traces.
+    cut.pieces.sort_unstable_by_key(|piece| piece.ordinal);
+    let rows: Vec<u32> =
+        cut.pieces.iter().flat_map(|piece| piece.shown.iter().map(|(_, row)| *row)).collect();
+    let (spans, _) = shown_rows(block, index, plan, &rows)?;
+    let mut spans = spans.into_iter();
+    let mut told = Pieces { pieces: Vec::with_capacity(cut.pieces.len()), unjudged: cut.unjudged };
+    for CutPiece { ordinal, mut piece, shown } in cut.pieces {
+        let of_piece = spans.by_ref().take(shown.len());
+        // Those that would have to be read are left out; if one is to be shown, the trace is gathered.
+        let shown = shown
+            .iter()
+            .zip(of_piece)
+            .filter_map(|((place, _), span)| Some(ShownSpan { place: *place, span: Some(span?) }));
+        piece.shown = shown.collect();
+        let Some(trace) = index.traces().get(ordinal) else { continue };
+        say_summary(&mut piece, &trace.summary());
+        told.pieces.push(piece);
+    }
+    Ok(told)
 }
 
 /// What rows show under one field, by their places.

@@ -9,8 +9,8 @@ use clew_traceql::plan::Intrinsic;
 use clew_traceql::{FieldExpr, FieldRef};
 
 use super::{
-    Aggregate, Function, Leaf, Pipeline, Related, Scalar, ScalarFilter, Spansets, Stage,
-    TraceCondition, condition,
+    Aggregate, Function, Leaf, Pipeline, Related, ResultFilters, Scalar, ScalarFilter, Spansets,
+    Stage, TraceCondition, condition,
 };
 use crate::decisive::decides;
 
@@ -19,9 +19,10 @@ impl Pipeline {
     pub(crate) fn new(pipeline: &ast::Pipeline) -> Pipeline {
         let mut compiler = Compiler { indexed: true, ..Compiler::default() };
         let stages = compiler.stages(pipeline);
-        let Compiler { filters, values, indexed } = compiler;
+        let Compiler { filters, values, indexed, relates } = compiler;
         let condition = condition::of_stages(&stages, &filters);
-        Pipeline { stages, filters, values, condition, indexed }
+        let result = ResultFilters::of(&stages);
+        Pipeline { stages, filters, values, condition, indexed, relates, result }
     }
 
     /// Whether it never finds anything.
@@ -35,6 +36,7 @@ struct Compiler {
     filters: Vec<Leaf>,
     values: Vec<Expression>,
     indexed: bool,
+    relates: bool,
 }
 
 impl Compiler {
@@ -71,6 +73,7 @@ impl Compiler {
                     SpansetOp::And => Spansets::Both(left, right),
                     SpansetOp::Or => Spansets::Either(left, right),
                     SpansetOp::Structural(relation, form) => {
+                        self.relates = true;
                         let how = Related { operator: op.as_str(), relation, form };
                         Spansets::Related { how, left, right }
                     }

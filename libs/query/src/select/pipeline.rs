@@ -53,6 +53,14 @@ pub(super) fn select(
     })
 }
 
+/// The rows of each filter, if the index looks all of them up exactly.
+pub(super) fn exact_filters(
+    index: &impl RowIndex,
+    pipeline: &Pipeline,
+) -> Result<Option<Vec<Set>>, BlockError> {
+    Lookups { index, pipeline, known: BTreeMap::new() }.all()
+}
+
 /// The rows of each filter, looked up when first needed.
 struct Lookups<'a, I> {
     index: &'a I,

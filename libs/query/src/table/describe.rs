@@ -9,11 +9,14 @@ use clew_model::otlp::SpanView;
 use clew_model::otlp::view::status;
 use clew_model::trace::{ServiceStats, SpanRecord, Trace, TraceSummary};
 use clew_model::{TraceId, UnixNanos};
-use clew_proto::query::v1::FoundTrace;
+use clew_proto::query::v1::piece::Shown;
+use clew_proto::query::v1::{FoundTrace, Piece};
 use clew_proto::tempopb::{Span, SpanSet};
 
 use crate::found::{found_trace, shown_span};
+use crate::piece::say_summary;
 use crate::plan::SearchPlan;
+use crate::select::CutPiece;
 use crate::view::{TraceView, span_values};
 
 /// The entries of traces, and the ordinals of those that have to be judged whole because a span is
@@ -55,6 +58,27 @@ pub(super) fn describe(
         described.entries.push(found_trace(&summary, vec![set]));
     }
     Ok(described)
+}
+
+/// Pieces of split traces with what the table says of them and with the spans that may be shown.
+pub(super) fn pieces(
+    table: &SpanTable,
+    rows_max: u32,
+    plan: &SearchPlan,
+    cut: Vec<CutPiece>,
+) -> Result<Vec<Piece>, BlockError> {
+    let mut tally = Tally::new(table);
+    let mut pieces = Vec::with_capacity(cut.len());
+    for CutPiece { ordinal, mut piece, shown: places } in cut {
+        let Some(id) = table.trace_id(ordinal) else { continue };
+        tally.count(ordinal, rows_max, &RowSet::new());
+        say_summary(&mut piece, &tally.summary(id));
+        for (place, row) in places {
+            piece.shown.push(Shown { place, span: shown(table, row, plan)? });
+        }
+        pieces.push(piece);
+    }
+    Ok(pieces)
 }
 
 /// The order in which the model keeps the spans of a trace: start, span id, kind.

@@ -9,8 +9,8 @@ use clew_model::{ErrorKind, Trace, TraceId};
 use clew_node::Deps;
 use clew_proto::query::v1::{FetchRequest, FoundTrace, SearchRequest, TagNamesRequest};
 use clew_query::{
-    BlockCache, BlockReader, BlockRef, Engine, QueryError, QueryLimits, SearchPlan, Selected,
-    Selection, SourceInfo, SpanSource, TagField, decode_ids, encode_ids,
+    BlockCache, BlockReader, BlockRef, Engine, Pieces, QueryError, QueryLimits, SearchPlan,
+    Selected, Selection, SourceInfo, SpanSource, TagField, decode_ids, encode_ids,
 };
 use clew_storage::faults::{Fault, FaultPlan};
 use clew_storage::{Bucket, Operation};
@@ -51,6 +51,10 @@ impl SpanSource for Counted {
     ) -> Result<Vec<FoundTrace>, QueryError> {
         self.fetched.fetch_add(ordinals.len(), Ordering::Relaxed);
         self.inner.describe(plan, matches, ordinals).await
+    }
+
+    async fn pieces(&self, plan: &SearchPlan, ids: &[TraceId]) -> Result<Pieces, QueryError> {
+        self.inner.pieces(plan, ids).await
     }
 
     async fn fetch(&self, ordinals: &[u32]) -> Result<Vec<Trace>, QueryError> {

@@ -6,6 +6,7 @@
 mod disk;
 mod failures;
 mod filters;
+mod pieces;
 mod pipelines;
 mod search;
 mod shapes;

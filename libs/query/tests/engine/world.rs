@@ -8,10 +8,10 @@ use clew_block::{
 };
 use clew_model::{TenantId, Trace, TraceId, UnixNanos};
 use clew_node::Deps;
-use clew_proto::query::v1::{SearchRequest, SearchResponse};
+use clew_proto::query::v1::{FetchRequest, FoundTrace, SearchRequest, SearchResponse};
 use clew_query::{
-    BlockCache, BlockReader, BlockRef, Engine, QueryError, QueryLimits, SearchPlan, SpanSource,
-    TableSource, decode_ids, merge_search,
+    BlockCache, BlockReader, BlockRef, Engine, Fetched, QueryError, QueryLimits, SearchPlan,
+    SpanSource, TableSource, decode_ids, encode_ids, judge_pieces, merge_search,
 };
 use clew_storage::Bucket;
 use parking_lot::RwLock;
@@ -196,10 +196,40 @@ impl World {
         }
         let merged = merge_search(answers, &plan);
         let candidates = decode_ids(&merged.split_candidates)?;
-        let gathered = self.engine.fetch_traces(&self.all, &candidates).await?;
-        assert!(gathered.failed.is_empty(), "{:?}", gathered.failed);
-        let judged = self.engine.search_traces(gathered.response.traces, &plan).await?;
-        Ok(merge_search([merged, judged], &plan))
+        let traces = self.gather(&merged.split_candidates).await;
+        let whole = self.engine.search_traces(traces, &plan).await?;
+        if plan.takes_pieces() {
+            let judged = self.judge_by_pieces(request, &plan, &candidates).await?;
+            assert_eq!(judged, whole.traces, "judged by pieces and by spans");
+        }
+        Ok(merge_search([merged, whole], &plan))
+    }
+
+    /// What pieces tell, with the traces gathered of which they do not tell enough.
+    async fn judge_by_pieces(
+        &self,
+        request: &SearchRequest,
+        plan: &SearchPlan,
+        candidates: &[TraceId],
+    ) -> Result<Vec<FoundTrace>, QueryError> {
+        let wanted = FetchRequest {
+            trace_ids: encode_ids(candidates).into(),
+            judge: Some(request.clone()),
+            ..FetchRequest::default()
+        };
+        let told = self.engine.fetch(&self.all, &wanted).await?;
+        assert!(told.failed.is_empty(), "{:?}", told.failed);
+        let Fetched { mut pieces, unjudged, traces, .. } = Fetched::decode(told.response)?;
+        assert!(traces.is_empty());
+        let mut rest: BTreeSet<TraceId> = unjudged.into_iter().collect();
+        pieces.retain(|piece| {
+            TraceId::from_wire(&piece.trace_id).is_some_and(|id| !rest.contains(&id))
+        });
+        let (judged, untold) = judge_pieces(pieces, plan);
+        rest.extend(untold);
+        let traces = self.gather(&encode_ids(&rest)).await;
+        let whole = self.engine.search_traces(traces, plan).await?;
+        Ok(merge_search([judged, whole], plan).traces)
     }
 }
 

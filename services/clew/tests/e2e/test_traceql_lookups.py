@@ -129,14 +129,39 @@ def test_a_search_is_explained(filled):
     assert 'resource.service.name = "shop"' in text and "filter 1 and traces with filter 2" in text
     steps = {step["step"]: step for step in explained["steps"]}
     assert list(steps) == [
-        "list split traces", "search blocks", "search heads", "gather split traces"]
+        "list split traces", "search blocks", "search heads", "judge split traces by index",
+        "gather split traces"]
     assert steps["search blocks"]["places"] >= 1 and steps["search heads"]["places"] >= 1
     kept_by = sum(steps[name]["kept"] for name in list(steps)[1:])
     assert kept_by == len(answer["traces"]) == 1
+    # A span of it was sent twice and lies in both places, which indexes cannot judge.
+    assert steps["judge split traces by index"]["kept"] == 0
     assert steps["gather split traces"]["inspectedSpans"] >= 3
     assert filled.get("/api/search", q="{}", explain="maybe").status == 400
     nothing = filled.search("{ false }", explain="true")["explain"]
     assert nothing["steps"] == [] and "nothing can match" in nothing["plan"][0]
+
+
+def test_traces_in_two_places_are_judged_without_their_spans(clew):
+    """As long as an index looks all of it up, and no span lies in both places."""
+    server = clew()
+    ledger = Ledger(server)
+    assert ledger.send(requests(SPANS[::2]))
+    server.flush()
+    assert ledger.send(requests(SPANS[1::2]))
+
+    def steps(query):
+        answer = server.search(query, explain="true")
+        kept = sorted(trace["traceID"] for trace in answer["traces"])
+        return kept, {step["step"]: step for step in answer["explain"]["steps"]}
+
+    found, by_index = steps('{resource.service.name="shop"}>>{status=error} | count()>=1')
+    assert by_index["judge split traces by index"]["kept"] == len(found) == 1
+    assert by_index["gather split traces"]["places"] == 0
+    assert sum(step["inspectedSpans"] for step in by_index.values()) == 0
+    same, by_spans = steps('{resource.service.name="shop"}>>{status=error} | by(status) | count()>=1')
+    assert same == found and "judge split traces by index" not in by_spans
+    assert by_spans["gather split traces"]["inspectedSpans"] >= 3
 
 
 def test_the_command_explains_too(filled):

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use clew_model::{Trace, TraceId};
+use clew_model::TraceId;
 use clew_node::Problem;
 use clew_node::rpc::Channel;
 use clew_proto::query::v1::block_service_client::BlockServiceClient;
@@ -48,8 +48,30 @@ pub(super) struct Search<'a> {
     pub(super) plan: &'a SearchPlan,
 }
 
-/// Fragments by id.
-pub(super) struct Fetch<'a>(pub(super) &'a [TraceId]);
+/// Fragments by id, or pieces of the traces for a search.
+#[derive(Clone, Copy)]
+pub(super) struct Fetch<'a> {
+    pub(super) ids: &'a [TraceId],
+    /// The search, if pieces are wanted.
+    pub(super) judge: Option<Judge<'a>>,
+}
+
+/// A search by which pieces are to be judged, with its plan.
+#[derive(Clone, Copy)]
+pub(super) struct Judge<'a> {
+    pub(super) request: &'a query::SearchRequest,
+    pub(super) plan: &'a SearchPlan,
+}
+
+impl Fetch<'_> {
+    pub(super) fn request(&self, tenant: String) -> query::FetchRequest {
+        query::FetchRequest {
+            tenant,
+            trace_ids: encode_ids(self.ids).into(),
+            judge: self.judge.map(|judge| judge.request.clone()),
+        }
+    }
+}
 
 /// Names of attributes.
 pub(super) struct TagNames<'a>(pub(super) &'a query::TagNamesRequest);
@@ -96,9 +118,12 @@ impl BlockWork for Fetch<'_> {
         blocks: &Blocks,
         which: &[BlockRef],
     ) -> Result<BlockAnswer<Self::Answer>, Problem> {
-        let possible = blocks.possible(which, self.0);
+        let possible = blocks.possible(which, self.ids);
         let sources = blocks.sources(&possible);
-        let outcome = blocks.engine().fetch_traces(&sources, self.0).await;
+        let outcome = match self.judge {
+            Some(Judge { plan, .. }) => blocks.engine().pieces(&sources, plan, self.ids).await,
+            None => blocks.engine().fetch_traces(&sources, self.ids).await,
+        };
         blocks.remember(&possible).await;
         Ok(answer_of(outcome.map_err(problem_of)?, which))
     }
@@ -110,13 +135,12 @@ impl BlockWork for Fetch<'_> {
     ) -> Result<BlockAnswer<Self::Answer>, Status> {
         let blocks = Some(block_set::encode(which));
         let tenant = which.first().map(|block| block.block.tenant.to_string()).unwrap_or_default();
-        let request = query::FetchRequest { tenant, trace_ids: encode_ids(self.0).into() };
-        let request = query::BlockFetchRequest { blocks, request: Some(request) };
+        let request = query::BlockFetchRequest { blocks, request: Some(self.request(tenant)) };
         let query::BlockFetchResponse { response, failed } =
             client.fetch(request).await?.into_inner();
-        let query::FetchResponse { traces, inspected } = response.unwrap_or_default();
-        let traces = Trace::decode(&traces).map_err(|error| Status::internal(error.to_string()))?;
-        arrived(Some(Fetched { traces, inspected: inspected.unwrap_or_default() }), failed)
+        let fetched = Fetched::decode(response.unwrap_or_default())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        arrived(Some(fetched), failed)
     }
 }
 

@@ -1,12 +1,12 @@
-//! Fragments of traces from every place that may hold one.
+//! Fragments of traces, or pieces that indexes tell, from every place that may hold one.
 
 use std::collections::BTreeSet;
 
 use clew_catalog::ObjectKey;
-use clew_model::{ErrorKind, Trace, TraceId};
+use clew_model::{ErrorKind, Trace, TraceId, UnixNanos};
 use clew_node::Problem;
-use clew_proto::query::v1::{FetchRequest, Inspected};
-use clew_query::{QueryError, encode_ids, merge_traces};
+use clew_proto::query::v1::{Inspected, Piece};
+use clew_query::{Fetched, QueryError, merge_traces};
 
 use super::Root;
 use super::block_work::Fetch;
@@ -18,9 +18,7 @@ use super::snapshot::{BlockRef, Snapshot};
 use crate::ask::TimeRange;
 
 impl Root {
-    /// The whole traces of `ids`, which have fragments near `range`. Fragments lie within the
-    /// horizon of one another, so blocks are asked in widening circles until no fragment reaches
-    /// further.
+    /// The whole traces of `ids`, which have fragments near `range`.
     pub(super) async fn gather(
         &self,
         snapshot: &Snapshot,
@@ -29,47 +27,66 @@ impl Root {
         last: bool,
         missing: &mut Missing,
     ) -> Result<Step<Vec<Trace>>, Problem> {
-        let heads = self.fragments_of_heads(snapshot, ids, last, missing).await?;
-        let Step::Done(heads) = heads else { return Ok(Step::Moved) };
-        let mut reach = range.widened(self.horizon());
-        reach = self.reached(reach, &heads.traces);
-        let mut fragments = heads.traces;
+        let wanted = Fetch { ids, judge: None };
+        Ok(match self.gather_fragments(snapshot, wanted, range, last, missing).await? {
+            Step::Done(fragments) => Step::Done(merge_traces(fragments.traces)),
+            Step::Moved => Step::Moved,
+        })
+    }
+
+    /// What all places have of traces with fragments near `range`. Fragments lie within the horizon
+    /// of one another, so blocks are asked in widening circles until no fragment reaches further.
+    pub(super) async fn gather_fragments(
+        &self,
+        snapshot: &Snapshot,
+        wanted: Fetch<'_>,
+        range: TimeRange,
+        last: bool,
+        missing: &mut Missing,
+    ) -> Result<Step<Fragments>, Problem> {
+        let heads = self.fragments_of_heads(snapshot, wanted, last, missing).await?;
+        let Step::Done(mut fragments) = heads else { return Ok(Step::Moved) };
+        let mut reach = self.reached(range.widened(self.horizon()), &fragments);
         let mut asked: BTreeSet<ObjectKey> = BTreeSet::new();
         loop {
             let blocks = snapshot.blocks_in(reach, 0, false);
             let fresh: Vec<BlockRef> =
                 blocks.into_iter().filter(|block| asked.insert(block.object)).collect();
             if fresh.is_empty() {
-                return Ok(Step::Done(merge_traces(fragments)));
+                return Ok(Step::Done(fragments));
             }
-            let fetched = self.fragments_of_blocks(snapshot, &fresh, ids, missing).await?;
-            reach = self.reached(reach, &fetched.traces);
-            fragments.extend(fetched.traces);
+            let fetched = self.fragments_of_blocks(snapshot, &fresh, wanted, missing).await?;
+            reach = self.reached(reach, &fetched);
+            fragments.add(fetched);
         }
     }
 
     /// `reach`, longer where the horizon of a fragment ends beyond it.
-    fn reached(&self, reach: TimeRange, fragments: &[Trace]) -> TimeRange {
-        fragments.iter().fold(reach, |reach, fragment| {
-            let summary = fragment.summary();
-            let near = TimeRange { start: summary.start, end: summary.end }.widened(self.horizon());
+    fn reached(&self, reach: TimeRange, fragments: &Fragments) -> TimeRange {
+        let of_trace = |trace: &Trace| {
+            let summary = trace.summary();
+            TimeRange { start: summary.start, end: summary.end }
+        };
+        let traces = fragments.traces.iter().map(of_trace);
+        let pieces = fragments.pieces.iter().filter_map(extent_of);
+        traces.chain(pieces).fold(reach, |reach, extent| {
+            let near = extent.widened(self.horizon());
             TimeRange { start: reach.start.min(near.start), end: reach.end.max(near.end) }
         })
     }
 
-    /// What these blocks have of `ids`.
+    /// What these blocks have of the traces.
     pub(super) async fn fragments_of_blocks(
         &self,
         snapshot: &Snapshot,
         blocks: &[BlockRef],
-        ids: &[TraceId],
+        wanted: Fetch<'_>,
         missing: &mut Missing,
     ) -> Result<Fragments, Problem> {
-        let possible = self.blocks.possible(blocks, ids);
+        let possible = self.blocks.possible(blocks, wanted.ids);
         let mut fragments = Fragments::default();
-        for fetched in self.on_blocks(snapshot, &possible, &Fetch(ids), missing).await? {
-            fragments.traces.extend(fetched.traces);
-            fragments.count(fetched.inspected);
+        for fetched in self.on_blocks(snapshot, &possible, &wanted, missing).await? {
+            fragments.take(fetched);
         }
         let limit = self.config.query.fetched_bytes_max.0;
         if fragments.inspected.bytes > limit {
@@ -78,25 +95,23 @@ impl Root {
         Ok(fragments)
     }
 
-    /// What the heads have of `ids`.
+    /// What the heads have of the traces.
     pub(super) async fn fragments_of_heads(
         &self,
         snapshot: &Snapshot,
-        ids: &[TraceId],
+        wanted: Fetch<'_>,
         last: bool,
         missing: &mut Missing,
     ) -> Result<Step<Fragments>, Problem> {
-        let request =
-            FetchRequest { tenant: snapshot.tenant.to_string(), trace_ids: encode_ids(ids).into() };
+        let request = wanted.request(snapshot.tenant.to_string());
         let answers = self.fetch_heads(snapshot, &request).await;
         let Step::Done(answers) = sift(answers, last, missing)? else { return Ok(Step::Moved) };
         let mut fragments = Fragments::default();
         for (shard, fetched) in answers {
-            match Trace::decode(&fetched.traces) {
-                Ok(traces) => fragments.traces.extend(traces),
+            match Fetched::decode(fetched) {
+                Ok(fetched) => fragments.take(fetched),
                 Err(error) => missing.add("shard", place(shard), error.to_string()),
             }
-            fragments.count(fetched.inspected.unwrap_or_default());
         }
         Ok(Step::Done(fragments))
     }
@@ -108,21 +123,38 @@ pub(super) fn is_too_much(problem: &Problem) -> bool {
     problem.kind == ErrorKind::Invalid
 }
 
-/// Pieces of traces with what finding them took.
+/// When the spans of a piece happened.
+fn extent_of(piece: &Piece) -> Option<TimeRange> {
+    let start = *piece.starts.iter().min()?;
+    let ends = piece.starts.iter().zip(&piece.durations).map(|(start, d)| start.saturating_add(*d));
+    Some(TimeRange { start: UnixNanos(start), end: UnixNanos(ends.max()?) })
+}
+
+/// What places have of traces, with what finding it took.
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
     pub(super) traces: Vec<Trace>,
+    pub(super) pieces: Vec<Piece>,
+    /// Traces of which a place could not tell a piece.
+    pub(super) unjudged: Vec<TraceId>,
     pub(super) inspected: Inspected,
     /// A place has more than fits into one answer, and none of it is here.
     pub(super) too_large: bool,
 }
 
 impl Fragments {
-    /// Adds the pieces of other places.
+    /// Adds what other places have.
     pub(super) fn add(&mut self, other: Fragments) {
-        self.traces.extend(other.traces);
-        self.too_large |= other.too_large;
-        self.count(other.inspected);
+        let Fragments { traces, pieces, unjudged, inspected, too_large } = other;
+        self.too_large |= too_large;
+        self.take(Fetched { traces, pieces, unjudged, inspected });
+    }
+
+    fn take(&mut self, fetched: Fetched) {
+        self.traces.extend(fetched.traces);
+        self.pieces.extend(fetched.pieces);
+        self.unjudged.extend(fetched.unjudged);
+        self.count(fetched.inspected);
     }
 
     fn count(&mut self, more: Inspected) {
@@ -131,5 +163,6 @@ impl Fragments {
         sum.spans = sum.spans.saturating_add(more.spans);
         sum.bytes = sum.bytes.saturating_add(more.bytes);
         sum.reads = sum.reads.saturating_add(more.reads);
+        sum.read_bytes = sum.read_bytes.saturating_add(more.read_bytes);
     }
 }

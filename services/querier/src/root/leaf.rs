@@ -4,11 +4,11 @@
 use clew_model::TenantId;
 use clew_node::Problem;
 use clew_proto::query::v1 as query;
-use clew_query::{Fetched, SearchPlan, encode_ids};
+use clew_query::{SearchPlan, encode_ids};
 
 use super::Root;
 use super::block_set::{decode, encode_failures};
-use super::block_work::{BlockWork, Fetch, Search, SplitIds, TagNames, TagValues};
+use super::block_work::{BlockWork, Fetch, Judge, Search, SplitIds, TagNames, TagValues};
 use super::blocks::{BlockAnswer, problem_of};
 
 impl Root {
@@ -32,15 +32,16 @@ impl Root {
         request: &query::FetchRequest,
     ) -> Result<query::BlockFetchResponse, Problem> {
         let ids = clew_query::decode_ids(&request.trace_ids).map_err(problem_of)?;
-        let BlockAnswer { value, failed } = self.here(&Fetch(&ids), tenant, blocks).await?;
-        let Fetched { traces, inspected } = value;
-        let encode = move || {
-            let mut out = Vec::new();
-            traces.iter().for_each(|trace| trace.encode_into(&mut out));
-            out
-        };
-        let traces = self.compute(encode).await?.into();
-        let response = query::FetchResponse { traces, inspected: Some(inspected) };
+        let plan = request.judge.as_ref().map(SearchPlan::from_request).transpose();
+        let plan = plan.map_err(problem_of)?;
+        let judge = request
+            .judge
+            .as_ref()
+            .zip(plan.as_ref())
+            .map(|(request, plan)| Judge { request, plan });
+        let work = Fetch { ids: &ids, judge };
+        let BlockAnswer { value, failed } = self.here(&work, tenant, blocks).await?;
+        let response = self.compute(move || value.encode()).await?;
         let failed = encode_failures(failed);
         Ok(query::BlockFetchResponse { response: Some(response), failed })
     }

@@ -2,24 +2,21 @@
 //! all are the answer.
 
 use async_trait::async_trait;
-use clew_model::{ErrorKind, TenantId, Trace, TraceId};
+use clew_model::TenantId;
 use clew_node::Problem;
 use clew_proto::query::v1::{self as query, Inspected, SearchRequest};
 use clew_proto::tempopb;
-use clew_query::{QueryError, SearchPlan, SplitSet, decode_ids, encode_ids, merge_search};
+use clew_query::{SearchPlan, SplitSet, decode_ids, encode_ids, merge_search};
 
 use super::block_work::{Search, SplitIds};
 use super::blocks::problem_of;
-use super::gather::is_too_much;
 use super::heads::sift;
 use super::missing::Missing;
 use super::run::{Read, Step, bounds};
 use super::snapshot::{BlockRef, Snapshot};
+use super::split::SplitSearch;
 use super::{Answer, Progress, Root, StepCost};
 use crate::ask::{SearchAsk, TimeRange};
-
-/// Split traces that are gathered and judged in one step; fewer where they are large.
-const GATHER_IDS: usize = 256;
 
 /// What a search of one tenant came to.
 struct Searched {
@@ -84,38 +81,17 @@ impl Read for Searching<'_> {
         let mut merged = merge_search(responses, &plan);
         let candidates = std::mem::take(&mut merged.split_candidates);
         let candidates = decode_ids(&candidates).map_err(problem_of)?;
-        let mut chunks: Vec<&[TraceId]> = candidates.chunks(GATHER_IDS).collect();
-        progress.expect(chunks.len());
         progress.report(leaves, &merged);
-        let mut cost = StepCost::new("gather split traces", candidates.len());
-        while let Some(ids) = chunks.pop() {
-            let mut lacks = Missing::default();
-            let gathered = root.gather(snapshot, ids, range, last, &mut lacks);
-            let (gathered, nanos) = root.timed(gathered).await;
-            cost.nanos = cost.nanos.saturating_add(nanos);
-            let traces = match gathered {
-                Ok(Step::Done(traces)) => traces,
-                Ok(Step::Moved) => return Ok(Step::Moved),
-                Err(problem) if is_too_much(&problem) => {
-                    match ids {
-                        [id] => {
-                            let place = format!("trace {id}");
-                            missing.add("trace_too_large", place, problem.message);
-                        }
-                        _ => chunks.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
-                    }
-                    continue;
-                }
-                Err(problem) => return Err(problem),
-            };
-            missing.merge(lacks);
-            let judged = root.judge(traces, &plan, missing).await?;
-            judged.iter().for_each(|part| cost.add(part.traces.len(), part.inspected.as_ref()));
-            root.check_cost(&cost.inspected)?;
-            merged = merge_search(judged.into_iter().chain([merged]), &plan);
-            progress.report(1, &merged);
+        let mut split = SplitSearch { root, snapshot, range, last, plan: &plan, progress, merged };
+        let rest = match split.judge_pieces(candidates, ask, missing, &mut costs).await? {
+            Step::Done(rest) => rest,
+            Step::Moved => return Ok(Step::Moved),
+        };
+        match split.judge_gathered(&rest, missing, &mut costs).await? {
+            Step::Done(()) => {}
+            Step::Moved => return Ok(Step::Moved),
         }
-        costs.push(cost);
+        let merged = split.merged;
         Ok(Step::Done(Searched { response: merged, reach: Reach::of(&blocks), costs }))
     }
 }
@@ -153,46 +129,6 @@ impl Root {
         Ok(Answer { value: (value, explanation), missing })
     }
 
-    /// Traces that are gathered count against the limits of the whole query.
-    fn check_cost(&self, inspected: &Inspected) -> Result<(), Problem> {
-        let limits = &self.config.query;
-        let too_much = |what, limit| Err(problem_of(QueryError::TooMuch { what, limit }));
-        if inspected.bytes > limits.inspected_bytes_max.0 {
-            return too_much("bytes of spans", limits.inspected_bytes_max.0);
-        }
-        if inspected.spans > limits.inspected_spans_max {
-            return too_much("spans", limits.inspected_spans_max);
-        }
-        Ok(())
-    }
-
-    /// Judges whole traces. One that is damaged is missing, and the others are judged all the same.
-    async fn judge(
-        &self,
-        traces: Vec<Trace>,
-        plan: &SearchPlan,
-        missing: &mut Missing,
-    ) -> Result<Vec<query::SearchResponse>, Problem> {
-        let engine = self.blocks.engine();
-        match engine.search_traces(traces.clone(), plan).await {
-            Ok(response) => return Ok(vec![response]),
-            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(problem_of(error)),
-            Err(_) => {}
-        }
-        let mut responses = Vec::new();
-        for trace in traces {
-            let id = trace.id;
-            match engine.search_traces(vec![trace], plan).await {
-                Ok(response) => responses.push(response),
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    missing.add("trace", format!("trace {id}"), error.to_string());
-                }
-                Err(error) => return Err(problem_of(error)),
-            }
-        }
-        Ok(responses)
-    }
-
     /// F: traces that may lie in several places, as far as `range` can meet them.
     pub(super) async fn split_set(
         &self,
@@ -211,7 +147,7 @@ impl Root {
     }
 }
 
-fn request_of(ask: &SearchAsk) -> SearchRequest {
+pub(super) fn request_of(ask: &SearchAsk) -> SearchRequest {
     let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
     SearchRequest {
         tenant: String::new(),

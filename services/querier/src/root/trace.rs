@@ -5,6 +5,7 @@ use clew_model::{TenantId, Trace, TraceId};
 use clew_node::Problem;
 use clew_query::Prune;
 
+use super::block_work::Fetch;
 use super::blocks::problem_of;
 use super::gather::{Fragments, is_too_much};
 use super::missing::Missing;
@@ -49,11 +50,11 @@ impl Read for Finding {
     ) -> Result<Step<Fragments>, Problem> {
         snapshot.miss_known(self.range, missing);
         let blocks = snapshot.blocks_in(self.range, 0, false);
-        let ids = [self.id];
+        let wanted = Fetch { ids: &[self.id], judge: None };
         let mut of_heads = Missing::default();
         let (heads, of_blocks) = futures::join!(
-            root.fragments_of_heads(snapshot, &ids, last, &mut of_heads),
-            root.fragments_of_blocks(snapshot, &blocks, &ids, missing),
+            root.fragments_of_heads(snapshot, wanted, last, &mut of_heads),
+            root.fragments_of_blocks(snapshot, &blocks, wanted, missing),
         );
         missing.merge(of_heads);
         let heads = match heads {
