@@ -109,7 +109,7 @@ impl Engine {
         request: &TagValuesRequest,
     ) -> Result<Outcome<TagValuesResponse>, QueryError> {
         let field = TagField::parse(&request.tag)?;
-        let restriction = restriction_of_values(request, split_of(&request.split_ids)?);
+        let restriction = restriction_of_values(request, &field, split_of(&request.split_ids)?);
         let values =
             ValueSet::new(Some(field.clone()), request.limit, request.bytes_max, &self.limits);
         if !field.has_values() {
@@ -134,7 +134,7 @@ impl Engine {
         request: &TagValuesRequest,
     ) -> Result<TagValuesResponse, QueryError> {
         let field = TagField::parse(&request.tag)?;
-        let restriction = restriction_of_values(request, SplitSet::default());
+        let restriction = restriction_of_values(request, &field, SplitSet::default());
         let values = ValueSet::new(Some(field), request.limit, request.bytes_max, &self.limits);
         let (values, inspected) = self.collect_from(traces, &restriction, values).await?;
         Ok(values.into_response(inspected))
@@ -228,12 +228,16 @@ fn split_of(ids: &[u8]) -> Result<SplitSet, QueryError> {
 
 fn restriction_of_names(request: &TagNamesRequest, split: SplitSet) -> Restriction {
     let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
-    Restriction::new(&request.query, start, end, split)
+    Restriction::new(&request.query, None, (start, end), split)
 }
 
-fn restriction_of_values(request: &TagValuesRequest, split: SplitSet) -> Restriction {
+fn restriction_of_values(
+    request: &TagValuesRequest,
+    field: &TagField,
+    split: SplitSet,
+) -> Restriction {
     let (start, end) = (request.start_unix_nanos, request.end_unix_nanos);
-    Restriction::new(&request.query, start, end, split)
+    Restriction::new(&request.query, Some(field), (start, end), split)
 }
 
 /// What the index of a source has; `None` if spans must be decoded to tell.

@@ -34,6 +34,11 @@ impl TagField {
         self.0.fields().into_vec()
     }
 
+    /// Whether other spans of a trace have a say in what a span has.
+    pub(crate) fn is_of_trace(&self) -> bool {
+        matches!(&self.0, FieldRef::Intrinsic { intrinsic, .. } if intrinsic.is_trace_level())
+    }
+
     /// Whether listing values makes sense: not for durations, ids and positions in the tree.
     pub fn has_values(&self) -> bool {
         match &self.0 {

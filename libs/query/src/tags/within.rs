@@ -6,12 +6,13 @@
 //!
 //! The query is read leniently, as editors send it while the user still types. What is one filter
 //! on a span is judged span by span, wherever the span lies. Everything else is judged on whole
-//! traces, so traces that may lie in several places are left to the root.
+//! traces, so traces that may lie in several places are left to the root; and so is every query, if
+//! what is asked for is said of whole traces, as the name of their root.
 
 use std::sync::Arc;
 
 use clew_model::UnixNanos;
-use clew_traceql::ast::{self, Body, MetricsExpr};
+use clew_traceql::ast::{self, Body, MetricsExpr, SpansetExpr, Stage};
 use clew_traceql::eval::Filter;
 use clew_traceql::plan::prefilter;
 use clew_traceql::{EvalError, FieldExpr, FieldRef, tag_filter};
@@ -21,6 +22,7 @@ use crate::ids::SplitSet;
 use crate::pipeline::{Decoded, Pipeline};
 use crate::plan::plain_filter;
 use crate::source::{Selection, TimeRange};
+use crate::tags::TagField;
 use crate::view::{TraceView, span_values};
 
 /// Which spans count.
@@ -53,17 +55,26 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn of(query: &str) -> Wanted {
+    /// `whole` if what is asked for is said of whole traces.
+    fn of(query: &str, whole: bool) -> Wanted {
+        let of_filter = |filter: Option<FieldExpr>| match filter {
+            None => Wanted::Everything,
+            Some(filter) if whole => {
+                let spansets = SpansetExpr::Filter(filter);
+                Wanted::Traces(ast::Pipeline { stages: vec![Stage::Spanset(spansets)] })
+            }
+            Some(filter) => Wanted::Spans(filter),
+        };
         let pipeline = match clew_traceql::parse(query).map(|query| query.body) {
             Ok(Body::Search(pipeline)) => pipeline,
             Ok(Body::Metrics(MetricsExpr::Query(query))) => query.pipeline,
             Ok(Body::Metrics(_)) | Err(_) => {
-                return tag_filter(query).map_or(Wanted::Everything, Wanted::Spans);
+                return of_filter(tag_filter(query));
             }
         };
         match plain_filter(&pipeline) {
             Some(filter) if !filter.fields().iter().any(needs_trace) => {
-                tag_filter(query).map_or(Wanted::Everything, Wanted::Spans)
+                of_filter(tag_filter(query))
             }
             _ => Wanted::Traces(pipeline),
         }
@@ -79,15 +90,24 @@ fn needs_trace(field: &FieldRef) -> bool {
     }
 }
 
-/// Whether the query of a tag request is judged on whole traces, so that those that may lie in
-/// several places have to be gathered.
-pub fn tag_query_needs_traces(query: &str) -> bool {
-    matches!(Wanted::of(query), Wanted::Traces(_))
+/// Whether the query of a tag request, for the values of `field` if it is for values, is judged on
+/// whole traces, so that those that may lie in several places have to be gathered.
+pub fn tag_query_needs_traces(query: &str, field: Option<&TagField>) -> bool {
+    matches!(Wanted::of(query, is_of_trace(field)), Wanted::Traces(_))
+}
+
+fn is_of_trace(field: Option<&TagField>) -> bool {
+    field.is_some_and(TagField::is_of_trace)
 }
 
 impl Restriction {
     /// Text that is no query restricts nothing.
-    pub(super) fn new(query: &str, start: u64, end: u64, split: SplitSet) -> Restriction {
+    pub(super) fn new(
+        query: &str,
+        field: Option<&TagField>,
+        (start, end): (u64, u64),
+        split: SplitSet,
+    ) -> Restriction {
         let range = TimeRange::from_request(start, end);
         let selection = |conditions, fragment, split, pipeline| {
             Arc::new(Selection {
@@ -101,7 +121,7 @@ impl Restriction {
                 pipeline,
             })
         };
-        let filter = match Wanted::of(query) {
+        let filter = match Wanted::of(query, is_of_trace(field)) {
             Wanted::Everything => None,
             Wanted::Spans(filter) => {
                 let condition = prefilter(&filter);
@@ -166,7 +186,7 @@ mod tests {
             "{ nestedSetParent < 0 }",
             "{ .a } >> { .b } | rate()",
         ] {
-            assert!(tag_query_needs_traces(query), "{query}");
+            assert!(tag_query_needs_traces(query, None), "{query}");
         }
         for query in [
             "",
@@ -179,7 +199,17 @@ mod tests {
             "nonsense",
             "({} | rate()) / 2",
         ] {
-            assert!(!tag_query_needs_traces(query), "{query}");
+            assert!(!tag_query_needs_traces(query, None), "{query}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_whole_traces_needs_them_unless_nothing_is_left_out() {
+        let root_name = TagField::parse("rootName").unwrap();
+        for (query, needs) in [("{ .a = 1 }", true), ("{ .a = 1 && .b = }", true), ("{}", false)] {
+            assert_eq!(tag_query_needs_traces(query, Some(&root_name)), needs, "{query}");
+        }
+        let name = TagField::parse("name").unwrap();
+        assert!(!tag_query_needs_traces("{ .a = 1 }", Some(&name)));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clew_proto::query::v1::{TagNamesRequest, TagValuesRequest};
 use clew_query::{
-    QueryLimits, encode_ids, merge_tag_names, merge_tag_values, tag_query_needs_traces,
+    QueryLimits, TagField, encode_ids, merge_tag_names, merge_tag_values, tag_query_needs_traces,
 };
 use proptest::prelude::*;
 
@@ -68,11 +68,14 @@ fn query(filter: &Expr) -> String {
 fn counted<'a>(
     layout: &'a Layout,
     filter: Option<&'a Expr>,
+    field: Option<&str>,
     range: (u64, u64),
 ) -> Vec<(TraceModel, SpanModel)> {
     let inside = |start: u64, end: u64| start <= range.1 && end >= range.0;
     let mut counted = Vec::new();
-    if let Some(filter) = filter.filter(|filter| tag_query_needs_traces(&query(filter))) {
+    let field = field.map(|field| TagField::parse(field).unwrap());
+    let needs_traces = |filter: &&Expr| tag_query_needs_traces(&query(filter), field.as_ref());
+    if let Some(filter) = filter.filter(needs_traces) {
         // What depends on other spans of a trace is judged on the whole trace.
         for trace in layout.traces.iter().filter(|trace| inside(trace.start(), trace.end())) {
             let spans = trace.spans.iter().filter(|span| filter.matches(trace, span));
@@ -121,7 +124,7 @@ proptest! {
         range in ranges(),
         limit in 0u32..5,
     ) {
-        let spans = counted(&layout, filter.as_ref(), range);
+        let spans = counted(&layout, filter.as_ref(), Some(field), range);
         let expected: BTreeSet<Shown> =
             spans.iter().flat_map(|(trace, span)| values(field, trace, span)).collect();
         let limit_or_all = if limit == 0 { usize::MAX } else { limit as usize };
@@ -166,7 +169,7 @@ proptest! {
         range in ranges(),
     ) {
         let mut expected = BTreeSet::new();
-        for (_, span) in counted(&layout, filter.as_ref(), range) {
+        for (_, span) in counted(&layout, filter.as_ref(), None, range) {
             let has = |there: bool, scope: &'static str, name: &'static str| {
                 there.then_some((scope, name))
             };

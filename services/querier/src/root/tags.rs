@@ -7,7 +7,9 @@ use clew_proto::query::v1::{
     Inspected, TagNamesRequest, TagNamesResponse, TagValuesRequest, TagValuesResponse,
 };
 use clew_proto::tempopb;
-use clew_query::{SplitSet, encode_ids, merge_tag_names, merge_tag_values, tag_query_needs_traces};
+use clew_query::{
+    SplitSet, TagField, encode_ids, merge_tag_names, merge_tag_values, tag_query_needs_traces,
+};
 
 use super::block_work;
 use super::blocks::problem_of;
@@ -50,7 +52,8 @@ impl Read for Names<'_> {
         let ask = self.0;
         let range = ask.range.unwrap_or(TimeRange::ALL);
         snapshot.miss_known(range, missing);
-        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await?;
+        let (split, blocks) =
+            root.split_for_tags(snapshot, &ask.query, None, range, missing).await?;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let request = TagNamesRequest {
             tenant: snapshot.tenant.to_string(),
@@ -101,9 +104,11 @@ impl Read for Values<'_> {
         missing: &mut Missing,
     ) -> Result<Step<TagValuesResponse>, Problem> {
         let ask = self.0;
+        let field = TagField::parse(&ask.tag).map_err(problem_of)?;
         let range = ask.range.unwrap_or(TimeRange::ALL);
         snapshot.miss_known(range, missing);
-        let (split, blocks) = root.split_for_tags(snapshot, &ask.query, range, missing).await?;
+        let (split, blocks) =
+            root.split_for_tags(snapshot, &ask.query, Some(&field), range, missing).await?;
         let (start_unix_nanos, end_unix_nanos) = bounds(ask.range);
         let bytes_max = root.config.query.tag_values_bytes_max.0;
         let request = TagValuesRequest {
@@ -147,10 +152,11 @@ impl Root {
         &self,
         snapshot: &Snapshot,
         query: &str,
+        field: Option<&TagField>,
         range: TimeRange,
         missing: &mut Missing,
     ) -> Result<(SplitSet, Vec<BlockRef>), Problem> {
-        if !tag_query_needs_traces(query) {
+        if !tag_query_needs_traces(query, field) {
             return Ok((SplitSet::default(), snapshot.blocks_in(range, 0, false)));
         }
         let split = self.split_set(snapshot, range, missing).await?;
