@@ -135,28 +135,33 @@ impl RowIndex for Cut<'_> {
     }
 
     fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>> {
-        let facts = |row| Some((row, self.table.row_facts(row)?));
-        let rows = self.table.rows_of_trace(ordinal, self.rows_max);
-        let mut rows: Vec<(u32, RowFacts)> = rows.filter_map(facts).collect();
-        rows.sort_unstable_by_key(|(_, facts)| (facts.span_id, facts.kind));
-        let same_id = |pair: &[(u32, RowFacts)]| pair[0].1.span_id == pair[1].1.span_id;
+        let table = self.table;
+        let entry = |row| {
+            let RowFacts { span_id, kind, .. } = table.row_facts(row)?;
+            Some(TraceRow { id: u64::from_be_bytes(span_id), kind, row })
+        };
+        let rows = table.rows_of_trace(ordinal, self.rows_max);
+        let mut rows: Vec<TraceRow> = rows.filter_map(entry).collect();
+        rows.sort_unstable_by_key(|row| (row.id, row.kind));
+        let same_id = |pair: &[TraceRow]| pair[0].id == pair[1].id;
         if !rows.windows(2).any(same_id) {
-            return Some(Box::new(TableTrace { rows, parents: None }));
+            return Some(Box::new(TableTrace { table, rows, parents: None }));
         }
-        let same = |pair: &[(u32, RowFacts)]| same_id(pair) && pair[0].1.kind == pair[1].1.kind;
-        if rows.windows(2).any(same) {
+        if rows.windows(2).any(|pair| same_id(pair) && pair[0].kind == pair[1].kind) {
             return None;
         }
         // Two sides of a call under one id: which one is the parent depends on the model's order.
-        rows.sort_unstable_by_key(|(_, facts)| (facts.start, facts.span_id, facts.kind));
-        let link = |(_, facts): &(u32, RowFacts)| Link {
+        let facts = |row: &TraceRow| table.row_facts(row.row);
+        rows.sort_by_cached_key(|row| (facts(row).map(|facts| facts.start), row.id, row.kind));
+        let facts: Vec<RowFacts> = rows.iter().map(facts).collect::<Option<_>>()?;
+        let link = |facts: &RowFacts| Link {
             id: facts.span_id,
             parent: facts.parent_id,
             kind: facts.kind,
         };
-        let links: Vec<Link> = rows.iter().map(link).collect();
-        let found = parents(&links, |a, b| rows[a].1.resource == rows[b].1.resource);
-        Some(Box::new(TableTrace { rows, parents: Some(found) }))
+        let links: Vec<Link> = facts.iter().map(link).collect();
+        let parents = Some(parents(&links, |a, b| facts[a].resource == facts[b].resource));
+        Some(Box::new(TableTrace { table, rows, parents }))
     }
 
     fn duration(&self, row: u32) -> Option<u64> {
@@ -168,23 +173,39 @@ impl RowIndex for Cut<'_> {
     }
 }
 
+/// What the rows of a trace are sorted by: small, as sorting them is most of what judging a trace costs.
+#[derive(Clone, Copy)]
+struct TraceRow {
+    /// The span's id as a number.
+    id: u64,
+    kind: i32,
+    row: u32,
+}
+
 /// A trace of a table: sorted by span id, or in the model's order with its parents.
-struct TableTrace {
-    rows: Vec<(u32, RowFacts)>,
+struct TableTrace<'a> {
+    table: &'a SpanTable,
+    rows: Vec<TraceRow>,
     parents: Option<Vec<Parent>>,
 }
 
-impl TraceRows for TableTrace {
+impl TableTrace<'_> {
+    fn facts(&self, place: u32) -> Option<RowFacts> {
+        self.table.row_facts(self.rows.get(place as usize)?.row)
+    }
+}
+
+impl TraceRows for TableTrace<'_> {
     fn count(&self) -> u32 {
         u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
     }
 
     fn row(&self, place: u32) -> u32 {
-        self.rows.get(place as usize).map_or(u32::MAX, |(row, _)| *row)
+        self.rows.get(place as usize).map_or(u32::MAX, |row| row.row)
     }
 
     fn places(&self, rows: &RowSet) -> Vec<u32> {
-        let passes = |(at, (row, _)): (u32, &(u32, RowFacts))| rows.contains(*row).then_some(at);
+        let passes = |(at, row): (u32, &TraceRow)| rows.contains(row.row).then_some(at);
         (0u32..).zip(&self.rows).filter_map(passes).collect()
     }
 
@@ -192,23 +213,24 @@ impl TraceRows for TableTrace {
         if let Some(parents) = &self.parents {
             return parents.get(place as usize).copied().unwrap_or(Parent::Missing);
         }
-        let Some((_, facts)) = self.rows.get(place as usize) else { return Parent::Missing };
+        let Some(facts) = self.facts(place) else { return Parent::Missing };
         if facts.is_root {
             return Parent::Root;
         }
         if facts.parent_id == facts.span_id {
             return Parent::Missing;
         }
-        let found = self.rows.binary_search_by_key(&facts.parent_id, |(_, facts)| facts.span_id);
+        let parent = u64::from_be_bytes(facts.parent_id);
+        let found = self.rows.binary_search_by_key(&parent, |row| row.id);
         found.ok().and_then(|at| u32::try_from(at).ok()).map_or(Parent::Missing, Parent::Span)
     }
 
     fn span_id(&self, place: u32) -> Option<[u8; 8]> {
-        self.rows.get(place as usize).map(|(_, facts)| facts.span_id)
+        self.rows.get(place as usize).map(|row| row.id.to_be_bytes())
     }
 
     fn absent_parent(&self, place: u32) -> Option<[u8; 8]> {
-        self.rows.get(place as usize).map(|(_, facts)| facts.parent_id)
+        self.facts(place).map(|facts| facts.parent_id)
     }
 }
 
