@@ -68,6 +68,33 @@ impl Default for GroupOptions {
     }
 }
 
+impl GroupOptions {
+    /// A leader may show that it is alive no more often than this.
+    pub const HEARTBEAT_MIN: Duration = Duration::from_millis(20);
+    /// And no less often: whoever waits for a leader, or hands over, waits for a few seconds.
+    pub const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
+
+    /// The times of a group whose leader shows that often that it is alive: a replica runs for it
+    /// that has not heard it for three to five times as long.
+    #[must_use]
+    pub fn with_heartbeat(self, heartbeat: Duration) -> GroupOptions {
+        GroupOptions {
+            heartbeat,
+            election_min: heartbeat.saturating_mul(3),
+            election_max: heartbeat.saturating_mul(5),
+            ..self
+        }
+    }
+
+    /// What is wrong with such a heartbeat.
+    pub fn heartbeat_problem(heartbeat: Duration) -> Option<String> {
+        let allowed = GroupOptions::HEARTBEAT_MIN..=GroupOptions::HEARTBEAT_MAX;
+        (!allowed.contains(&heartbeat)).then(|| {
+            format!("{heartbeat:?} is not in {:?} to {:?}", allowed.start(), allowed.end())
+        })
+    }
+}
+
 /// Which replica to open.
 #[derive(Debug, Clone)]
 pub struct GroupSpec {

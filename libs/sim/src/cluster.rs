@@ -65,13 +65,15 @@ impl Shape {
     }
 }
 
-/// The settings of a simulated cluster: what takes an hour in production takes a minute here.
-pub(crate) fn settings(shape: &Shape) -> Settings {
+/// The settings of a simulated cluster: what takes an hour in production takes a minute here. How often
+/// raft's leaders show that they are alive is production's, or the least that it allows.
+pub(crate) fn settings(shape: &Shape, heartbeat: Span) -> Settings {
     let members = (0..shape.metastores).map(|at| format!("meta-{at}:9095")).collect();
     let metastore = clew_metastore::Config {
         members,
         shards: shape.shards,
         snapshot_commands: 60,
+        raft_heartbeat: heartbeat,
         dead_after: Span::seconds(20),
         ..clew_metastore::Config::default()
     };
@@ -79,6 +81,7 @@ pub(crate) fn settings(shape: &Shape) -> Settings {
     ingester.flush.spans_max = 400;
     ingester.flush.age_max = Span::seconds(12);
     ingester.flush.zstd_level = 1;
+    ingester.raft_heartbeat = heartbeat;
     let querier = clew_querier::Config {
         multitenancy_enabled: true,
         view_age_max: Span::seconds(10),

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_catalog::{ObjectKey, State};
+use clew_node::config::Span;
 use clew_node::rpc::Channel;
 use clew_node::{Process, Rng, Stop};
+use clew_raft::GroupOptions;
 use clew_storage::simulated::SimulatedStore;
 use parking_lot::Mutex;
 
@@ -30,6 +32,22 @@ const BEGIN_MAX: Duration = Duration::from_secs(60);
 
 /// How long after all faults have ended everything has to be in order.
 const HEAL: Duration = Duration::from_secs(150);
+
+/// Every so many seeds raft keeps production's time.
+const USUAL_HEARTBEAT: u64 = 5;
+
+/// How often raft's leaders show that they are alive in the other seeds: most events are heartbeats, and
+/// with fewer of them more of everything else happens in the time that a run takes.
+const SLOW_HEARTBEAT: Span = Span(GroupOptions::HEARTBEAT_MAX);
+
+fn heartbeat(options: &Options) -> Span {
+    // Some planted defects need elections to be noticed.
+    if options.seed.is_multiple_of(USUAL_HEARTBEAT) || options.planted.is_some() {
+        clew_ingester::Config::default().raft_heartbeat
+    } else {
+        SLOW_HEARTBEAT
+    }
+}
 
 /// How often the last readers ask before an answer counts as refused.
 const LAST_ATTEMPTS: usize = 20;
@@ -113,7 +131,7 @@ async fn simulate(options: &Options) -> std::io::Result<Report> {
         began,
         network: network.clone(),
         store: SimulatedStore::default(),
-        settings: settings(&options.shape),
+        settings: settings(&options.shape, heartbeat(options)),
     };
     let cluster = Cluster::new(&options.shape, outside, clock.clone(), journal.clone(), fork())?;
     let cluster = Arc::new(cluster);

@@ -191,8 +191,10 @@ impl Config {
         }
         self.rpc.tls.is_on()?;
         self.server.tls.is_on()?;
-        if let Some(problem) = self.compactor.problem() {
-            let (key, message) = problem.split_once(": ").unwrap_or(("compactor", &problem));
+        let problems =
+            [self.metastore.problem(), self.ingester.problem(), self.compactor.problem()];
+        if let Some(problem) = problems.into_iter().flatten().next() {
+            let (key, message) = problem.split_once(": ").unwrap_or(("config", &problem));
             return Err(wrong(key, message));
         }
         // A query may go on with a view of this age, and reads what its view lists.

@@ -1,6 +1,7 @@
 //! Settings of the ingester.
 
 use clew_node::config::{Bytes, Span};
+use clew_raft::GroupOptions;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the ingester.
@@ -15,6 +16,9 @@ pub struct Config {
     pub entry_bytes_max: Bytes,
     /// Compressed batches that may wait for the log, per shard; past it senders are told to retry.
     pub append_queue_bytes_max: Bytes,
+    /// How often the leader of a shard shows that it is alive. Without it for three to five times as
+    /// long another takes over. The same on all nodes; longer where links are slow.
+    pub raft_heartbeat: Span,
     /// How long an append may wait for its commit.
     pub append_timeout: Span,
     /// How long a read waits for the head to catch up.
@@ -46,6 +50,7 @@ impl Default for Config {
             head_bytes_max: Bytes::mebi(1024),
             entry_bytes_max: Bytes::mebi(2),
             append_queue_bytes_max: Bytes::mebi(32),
+            raft_heartbeat: Span(GroupOptions::default().heartbeat),
             append_timeout: Span::seconds(10),
             read_timeout: Span::seconds(10),
             trace_horizon: Span::seconds(3600),
@@ -88,7 +93,8 @@ impl Config {
             let given = self.flush.zstd_level;
             return Some(format!("ingester.flush.zstd_level: {given} is not in 1 to 19"));
         }
-        None
+        GroupOptions::heartbeat_problem(self.raft_heartbeat.0)
+            .map(|problem| format!("ingester.raft_heartbeat: {problem}"))
     }
 }
 
@@ -106,6 +112,11 @@ mod tests {
         let mut config = Config::default();
         config.flush.spans_max = 0;
         assert!(config.problem().unwrap().starts_with("ingester.flush.spans_max"));
+        let config = Config { raft_heartbeat: Span::millis(501), ..Config::default() };
+        assert_eq!(
+            config.problem().unwrap(),
+            "ingester.raft_heartbeat: 501ms is not in 20ms to 500ms"
+        );
         let config = Config { head_bytes_max: Bytes(1), ..Config::default() };
         assert!(config.problem().unwrap().starts_with("ingester.head_bytes_max"));
     }

@@ -189,7 +189,7 @@ impl Hosting {
             bootstrap: begins.then(|| voters.collect()),
             options: GroupOptions {
                 payload_bytes_max: PAYLOAD_BYTES_MAX,
-                ..GroupOptions::default()
+                ..GroupOptions::default().with_heartbeat(self.config.raft_heartbeat.0)
             },
         };
         let group: ShardGroup = self.host.open_shard(spec).await?;

@@ -1,6 +1,7 @@
 //! Settings of the metastore.
 
 use clew_node::config::Span;
+use clew_raft::GroupOptions;
 use serde::{Deserialize, Serialize};
 
 /// Shards of a new cluster for each member of its metastore, unless their number is given: one per
@@ -21,6 +22,9 @@ pub struct Config {
     pub shards: u32,
     /// A snapshot of the catalog is taken after this many commands.
     pub snapshot_commands: u64,
+    /// How often the group's leader shows that it is alive. Without it for three to five times as long
+    /// another takes over. The same on all members; longer where links are slow.
+    pub raft_heartbeat: Span,
     /// How long a command or view may wait for the group's leader.
     pub timeout: Span,
     /// How long an ingester may be silent before its replicas are moved to others.
@@ -40,6 +44,7 @@ impl Default for Config {
             members: Vec::new(),
             shards: 0,
             snapshot_commands: 5_000,
+            raft_heartbeat: Span(GroupOptions::default().heartbeat),
             timeout: Span::seconds(10),
             dead_after: Span::seconds(120),
             feature_level_max: 0,
@@ -50,6 +55,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What is wrong with the settings, naming the key.
+    pub fn problem(&self) -> Option<String> {
+        GroupOptions::heartbeat_problem(self.raft_heartbeat.0)
+            .map(|problem| format!("metastore.raft_heartbeat: {problem}"))
+    }
+
     /// The number of shards of a new cluster with `members` metastores, on a node with `cores` cores.
     pub fn shard_count(&self, members: usize, cores: usize) -> u32 {
         if self.shards > 0 {

@@ -127,7 +127,7 @@ impl Config {
             options: GroupOptions {
                 snapshot_entries: self.snapshot_commands,
                 payload_bytes_max: clew_catalog::COMMAND_BYTES_MAX,
-                ..GroupOptions::default()
+                ..GroupOptions::default().with_heartbeat(self.raft_heartbeat.0)
             },
         };
         let group = parts.host.open(spec, CatalogMachine::new(parts.features)).await?;
