@@ -34,7 +34,7 @@ use self::reads::{Section, Via};
 use crate::QueryError;
 use crate::piece::Pieces;
 use crate::plan::SearchPlan;
-use crate::select::{RowIndex, TraceRows, exact_rows, select};
+use crate::select::{FilterRows, RowIndex, TraceRows, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
 use crate::structure::Parent;
 use crate::tags::{TagField, long_value};
@@ -381,7 +381,7 @@ impl TraceRows for BlockTrace<'_> {
         self.rows.start.saturating_add(place)
     }
 
-    fn places(&self, rows: &RowSet) -> Vec<u32> {
+    fn places(&self, rows: &FilterRows) -> Vec<u32> {
         rows.range(self.rows.clone()).map(|row| row - self.rows.start).collect()
     }
 

@@ -50,6 +50,11 @@ pub(crate) trait RowIndex {
     /// The ordinal of a trace.
     fn find(&self, id: &clew_model::TraceId) -> Option<u32>;
 
+    /// Whether the rows of a trace lie far from each other.
+    fn is_scattered(&self) -> bool {
+        false
+    }
+
     /// The spans of a trace; `None` if only decoding tells.
     fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>>;
 
@@ -69,7 +74,7 @@ pub(crate) trait TraceRows {
     fn row(&self, place: u32) -> u32;
 
     /// The places of the spans that have one of the rows, ascending.
-    fn places(&self, rows: &RowSet) -> Vec<u32>;
+    fn places(&self, rows: &FilterRows) -> Vec<u32>;
 
     /// The id of a span.
     fn span_id(&self, place: u32) -> Option<[u8; 8]>;
@@ -100,6 +105,50 @@ impl Set {
 
     fn is_empty(&self) -> bool {
         matches!(self, Set::Some(rows) if rows.is_empty())
+    }
+
+    /// None for all.
+    fn into_filter(self, index: &impl RowIndex) -> Option<FilterRows> {
+        match self {
+            Set::All => None,
+            Set::Some(rows) => Some(FilterRows::new(rows, index)),
+        }
+    }
+}
+
+/// The rows that pass a filter, of which every trace is asked for a few. Also as bits where those are
+/// scattered: a set that is not dense searches for each.
+pub(crate) struct FilterRows {
+    rows: RowSet,
+    bits: Vec<u64>,
+}
+
+impl FilterRows {
+    fn new(rows: RowSet, index: &impl RowIndex) -> FilterRows {
+        let mut bits = Vec::new();
+        if index.is_scattered() {
+            for row in rows.iter() {
+                let word = row as usize / 64;
+                if word >= bits.len() {
+                    bits.resize(word + 1, 0);
+                }
+                bits[word] |= 1u64 << (row % 64);
+            }
+        }
+        FilterRows { rows, bits }
+    }
+
+    /// Whether a row passes.
+    pub(crate) fn contains(&self, row: u32) -> bool {
+        if self.bits.is_empty() {
+            return self.rows.contains(row);
+        }
+        self.bits.get(row as usize / 64).is_some_and(|word| word & (1u64 << (row % 64)) != 0)
+    }
+
+    /// Those of the rows that pass, ascending.
+    pub(crate) fn range(&self, rows: std::ops::Range<u32>) -> impl Iterator<Item = u32> + '_ {
+        self.rows.range(rows)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::QueryError;
 use crate::piece::Pieces;
 use crate::plan::SearchPlan;
 use crate::search::judge_all;
-use crate::select::{RowIndex, TraceRows, cut_pieces, exact_rows, select};
+use crate::select::{FilterRows, RowIndex, TraceRows, cut_pieces, exact_rows, select};
 use crate::source::{Candidate, Selected, Selection, SourceInfo, SourceKind, SpanSource};
 use crate::structure::{Link, Parent, parents};
 use crate::tags::{TagField, long_value};
@@ -134,6 +134,11 @@ impl RowIndex for Cut<'_> {
         self.table.trace_extent(ordinal, self.rows_max).map(|_| ordinal)
     }
 
+    /// A trace's spans arrive in several batches, and other traces' between them.
+    fn is_scattered(&self) -> bool {
+        true
+    }
+
     fn trace_rows(&self, ordinal: u32) -> Option<Box<dyn TraceRows + '_>> {
         let table = self.table;
         let entry = |row| {
@@ -204,7 +209,7 @@ impl TraceRows for TableTrace<'_> {
         self.rows.get(place as usize).map_or(u32::MAX, |row| row.row)
     }
 
-    fn places(&self, rows: &RowSet) -> Vec<u32> {
+    fn places(&self, rows: &FilterRows) -> Vec<u32> {
         let passes = |(at, row): (u32, &TraceRow)| rows.contains(row.row).then_some(at);
         (0u32..).zip(&self.rows).filter_map(passes).collect()
     }

@@ -7,7 +7,7 @@ use clew_proto::query::v1::Piece;
 use clew_proto::query::v1::piece::Passing;
 
 use super::pipeline::exact_filters;
-use super::{RowIndex, Set, TraceRows, rows_of};
+use super::{FilterRows, RowIndex, TraceRows, rows_of};
 use crate::plan::{Matcher, SearchPlan};
 use crate::structure::Parent;
 
@@ -59,12 +59,16 @@ pub(crate) fn cut_pieces(
     Ok(cut)
 }
 
-/// The rows that pass each filter of the search, if the index looks all of them up exactly.
-fn filters_of(index: &impl RowIndex, plan: &SearchPlan) -> Result<Option<Vec<Set>>, BlockError> {
+/// The rows that pass each filter of the search, none for all, if the index looks all of them up
+/// exactly.
+fn filters_of(
+    index: &impl RowIndex,
+    plan: &SearchPlan,
+) -> Result<Option<Vec<Option<FilterRows>>>, BlockError> {
     match (plan.matcher(), plan.selection().conditions.as_slice()) {
         (Matcher::Filter(_), [condition]) => {
             let found = rows_of(index, condition)?;
-            Ok(found.exact.then(|| vec![found.set]))
+            Ok(found.exact.then(|| vec![found.set.into_filter(index)]))
         }
         (Matcher::Pipeline(pipeline), _) => exact_filters(index, pipeline),
         (Matcher::Filter(_) | Matcher::Tags(_), _) => Ok(None),
@@ -77,7 +81,7 @@ fn cut_piece(
     index: &impl RowIndex,
     rows: &dyn TraceRows,
     plan: &SearchPlan,
-    filters: &[Set],
+    filters: &[Option<FilterRows>],
     id: TraceId,
 ) -> Option<(Piece, Vec<(u32, u32)>)> {
     let count = rows.count();
@@ -105,8 +109,8 @@ fn cut_piece(
     piece.passing = filters
         .iter()
         .map(|filter| match filter {
-            Set::All => Passing { all: true, spans: Vec::new() },
-            Set::Some(filter) => Passing { all: false, spans: rows.places(filter) },
+            None => Passing { all: true, spans: Vec::new() },
+            Some(filter) => Passing { all: false, spans: rows.places(filter) },
         })
         .collect();
     let shown = shown_places(&piece, plan, count);

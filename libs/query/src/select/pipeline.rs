@@ -11,7 +11,7 @@ use clew_proto::common::v1::KeyValue;
 use clew_traceql::EvalError;
 use clew_traceql::value::Static;
 
-use super::{Found, RowIndex, Set, TraceRows, rows_of, split_traces, whole_traces};
+use super::{FilterRows, Found, RowIndex, Set, TraceRows, rows_of, split_traces, whole_traces};
 use crate::found::spanset_attributes;
 use crate::pipeline::{Pipeline, Spans, TraceCondition};
 use crate::source::{Candidate, Selected, Selection};
@@ -53,11 +53,11 @@ pub(super) fn select(
     })
 }
 
-/// The rows of each filter, if the index looks all of them up exactly.
+/// The rows of each filter, none for all, if the index looks all of them up exactly.
 pub(super) fn exact_filters(
     index: &impl RowIndex,
     pipeline: &Pipeline,
-) -> Result<Option<Vec<Set>>, BlockError> {
+) -> Result<Option<Vec<Option<FilterRows>>>, BlockError> {
     Lookups { index, pipeline, known: BTreeMap::new() }.all()
 }
 
@@ -118,14 +118,16 @@ impl<I: RowIndex> Lookups<'_, I> {
         }
     }
 
-    /// The rows of every filter, if all of them are exact.
-    fn all(mut self) -> Result<Option<Vec<Set>>, BlockError> {
+    /// The rows of every filter, none for all, if all of them are exact.
+    fn all(mut self) -> Result<Option<Vec<Option<FilterRows>>>, BlockError> {
         for filter in 0..self.pipeline.filters().len() {
             if !self.rows(filter)?.exact {
                 return Ok(None);
             }
         }
-        Ok(Some(self.known.into_values().map(|found| found.set).collect()))
+        let index = self.index;
+        let rows = |found: Found| found.set.into_filter(index);
+        Ok(Some(self.known.into_values().map(rows).collect()))
     }
 }
 
@@ -151,7 +153,7 @@ impl Decided {
         candidate: Candidate,
         index: &impl RowIndex,
         pipeline: &Pipeline,
-        filters: &[Set],
+        filters: &[Option<FilterRows>],
     ) -> Result<(), EvalError> {
         let Some(rows) = index.trace_rows(candidate.ordinal) else {
             self.kept.push(candidate);
@@ -173,7 +175,7 @@ impl Decided {
 struct Rows<'a, I> {
     index: &'a I,
     rows: Box<dyn TraceRows + 'a>,
-    filters: &'a [Set],
+    filters: &'a [Option<FilterRows>],
     structure: OnceCell<Structure>,
 }
 
@@ -185,10 +187,10 @@ impl<I: RowIndex> Spans for Rows<'_, I> {
     fn passing(&self, filter: usize, spans: Option<&[u32]>) -> Result<Vec<u32>, EvalError> {
         Ok(match (self.filters.get(filter), spans) {
             (None, _) => Vec::new(),
-            (Some(Set::All), Some(spans)) => spans.to_vec(),
-            (Some(Set::All), None) => (0..self.count()).collect(),
-            (Some(Set::Some(rows)), None) => self.rows.places(rows),
-            (Some(Set::Some(rows)), Some(spans)) => {
+            (Some(None), Some(spans)) => spans.to_vec(),
+            (Some(None), None) => (0..self.count()).collect(),
+            (Some(Some(rows)), None) => self.rows.places(rows),
+            (Some(Some(rows)), Some(spans)) => {
                 let passes = |span: &u32| rows.contains(self.rows.row(*span));
                 spans.iter().copied().filter(passes).collect()
             }
