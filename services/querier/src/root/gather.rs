@@ -89,7 +89,7 @@ impl Root {
             fragments.take(fetched);
         }
         let limit = self.config.query.fetched_bytes_max.0;
-        if fragments.inspected.bytes > limit {
+        if fragments.inspected.bytes.saturating_add(fragments.pieces_bytes) > limit {
             return Err(problem_of(QueryError::TooMuch { what: "bytes of traces by id", limit }));
         }
         Ok(fragments)
@@ -135,6 +135,7 @@ fn extent_of(piece: &Piece) -> Option<TimeRange> {
 pub(super) struct Fragments {
     pub(super) traces: Vec<Trace>,
     pub(super) pieces: Vec<Piece>,
+    pub(super) pieces_bytes: u64,
     /// Traces of which a place could not tell a piece.
     pub(super) unjudged: Vec<TraceId>,
     pub(super) inspected: Inspected,
@@ -145,13 +146,15 @@ pub(super) struct Fragments {
 impl Fragments {
     /// Adds what other places have.
     pub(super) fn add(&mut self, other: Fragments) {
-        let Fragments { traces, pieces, unjudged, inspected, too_large } = other;
+        let Fragments { traces, pieces, pieces_bytes: _, unjudged, inspected, too_large } = other;
         self.too_large |= too_large;
         self.take(Fetched { traces, pieces, unjudged, inspected });
     }
 
     fn take(&mut self, fetched: Fetched) {
         self.traces.extend(fetched.traces);
+        let bytes = fetched.pieces.iter().map(prost::Message::encoded_len).sum::<usize>() as u64;
+        self.pieces_bytes = self.pieces_bytes.saturating_add(bytes);
         self.pieces.extend(fetched.pieces);
         self.unjudged.extend(fetched.unjudged);
         self.count(fetched.inspected);
