@@ -91,7 +91,7 @@ pub fn judge_pieces(mut pieces: Vec<Piece>, plan: &SearchPlan) -> (SearchRespons
     let mut ranked = Ranked::new();
     let mut unjudged = Vec::new();
     let mut traces = 0;
-    for of_trace in pieces.chunk_by_mut(|a, b| a.trace_id == b.trace_id) {
+    for of_trace in pieces.chunk_by(|a, b| a.trace_id == b.trace_id) {
         let Some(id) = of_trace.first().and_then(|piece| TraceId::from_wire(&piece.trace_id))
         else {
             continue;
@@ -112,7 +112,7 @@ pub fn judge_pieces(mut pieces: Vec<Piece>, plan: &SearchPlan) -> (SearchRespons
 }
 
 /// The entry of a trace, if it matches; `None` if its pieces do not tell.
-fn judge(id: TraceId, pieces: &mut [Piece], plan: &SearchPlan) -> Option<Option<FoundTrace>> {
+fn judge(id: TraceId, pieces: &[Piece], plan: &SearchPlan) -> Option<Option<FoundTrace>> {
     let joined = Joined::of(pieces, plan)?;
     let summary = summary_of(id, pieces, &joined)?;
     if !plan.range().overlaps(summary.start, summary.end)
@@ -144,13 +144,13 @@ fn judge(id: TraceId, pieces: &mut [Piece], plan: &SearchPlan) -> Option<Option<
 fn shown_spanset(
     set: &Spanset,
     joined: &Joined,
-    pieces: &mut [Piece],
+    pieces: &[Piece],
     plan: &SearchPlan,
 ) -> Option<SpanSet> {
     let mut spans = Vec::new();
     for span in set.spans.iter().take(plan.spans_per_spanset()) {
         let (piece, place) = joined.origin(*span)?;
-        let shown = pieces.get_mut(piece)?.shown.iter_mut().find(|shown| shown.place == place)?;
+        let shown = pieces.get(piece)?.shown.iter().find(|shown| shown.place == place)?;
         // A span may be shown in several spansets.
         spans.push(shown.span.clone()?);
     }

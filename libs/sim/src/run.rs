@@ -36,8 +36,8 @@ const HEAL: Duration = Duration::from_secs(150);
 /// Every so many seeds raft keeps production's time.
 const USUAL_HEARTBEAT: u64 = 5;
 
-/// How often raft's leaders show that they are alive in the other seeds: most events are heartbeats, and
-/// with fewer of them more of everything else happens in the time that a run takes.
+/// How often raft's leaders show that they are alive in the other seeds: most events are heartbeats, which
+/// cost time and show little.
 const SLOW_HEARTBEAT: Span = Span(GroupOptions::HEARTBEAT_MAX);
 
 fn heartbeat(options: &Options) -> Span {

@@ -190,8 +190,8 @@ fn parents(
 
 /// The spans that pass a filter, ascending: some of those of each piece; all if all of each.
 fn passing(pieces: &[Piece], filter: usize, places: &Places) -> Option<Option<Vec<u32>>> {
-    let of_piece = |piece: &Piece| piece.passing.get(filter).cloned();
-    let of_pieces: Vec<Passing> = pieces.iter().map(of_piece).collect::<Option<_>>()?;
+    let of_pieces = pieces.iter().map(|piece| piece.passing.get(filter));
+    let of_pieces: Vec<&Passing> = of_pieces.collect::<Option<_>>()?;
     if of_pieces.iter().all(|passing| passing.all) {
         return Some(None);
     }

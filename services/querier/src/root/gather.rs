@@ -146,9 +146,12 @@ pub(super) struct Fragments {
 impl Fragments {
     /// Adds what other places have.
     pub(super) fn add(&mut self, other: Fragments) {
-        let Fragments { traces, pieces, pieces_bytes: _, unjudged, inspected, too_large } = other;
-        self.too_large |= too_large;
-        self.take(Fetched { traces, pieces, unjudged, inspected });
+        self.traces.extend(other.traces);
+        self.pieces.extend(other.pieces);
+        self.pieces_bytes = self.pieces_bytes.saturating_add(other.pieces_bytes);
+        self.unjudged.extend(other.unjudged);
+        self.too_large |= other.too_large;
+        self.count(other.inspected);
     }
 
     fn take(&mut self, fetched: Fetched) {
