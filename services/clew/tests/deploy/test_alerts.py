@@ -13,7 +13,7 @@ import yaml
 
 from chart import merged, render
 from cluster import wait_until
-from harness import clean_env, http
+from harness import clean_env, exchange, http
 from pods import Nodes
 from test_chart import known_roles
 from test_roles import SHARED
@@ -142,11 +142,11 @@ def watched():
 def test_a_bucket_that_fails_is_told_of(watched):
     bucket = watched.nodes.dir / "claims" / "shared"
     aside = bucket.with_name("aside")
-    bucket.rename(aside)
-    bucket.write_text("not a folder")
+    aside.write_text("not a folder")
+    exchange(bucket, aside)
     watched.wait_for("ClewBucketErrors", "ClewFlushFailing", "ClewWatermarkStuck")
-    bucket.unlink()
-    aside.rename(bucket)
+    exchange(bucket, aside)
+    aside.unlink()
     watched.wait_quiet()
 
 

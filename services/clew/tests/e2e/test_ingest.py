@@ -12,7 +12,7 @@ import zstandard
 from google.rpc import status_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from harness import http
+from harness import exchange, http
 from ledger import Ledger, request, span
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -504,8 +504,9 @@ def test_without_a_bucket_heads_fill_senders_wait_and_nothing_is_lost(clew):
     ledger = Ledger(server)
     assert ledger.send(ledger.batch())
     bucket = server.data / "bucket"
-    bucket.rename(server.data / "away")
-    bucket.write_text("no folder")
+    away = server.data / "away"
+    away.write_text("no folder")
+    exchange(bucket, away)
     code = None
     for number in range(300):
         message = ledger.batch(traces=20, number=number)
@@ -524,8 +525,8 @@ def test_without_a_bucket_heads_fill_senders_wait_and_nothing_is_lost(clew):
     answer = post(server, message.SerializeToString())
     assert answer.status == 429 and int(answer.headers["Retry-After"]) >= 1
     ledger.verify_search(10)
-    bucket.unlink()
-    (server.data / "away").rename(bucket)
+    exchange(bucket, away)
+    away.unlink()
     server.flush()
     assert ledger.send(ledger.batch(), timeout=30)
     ledger.verify()
