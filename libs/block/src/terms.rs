@@ -1,9 +1,9 @@
 //! The terms of a set of rows in memory: interned keys, interned values, and for each term the
 //! rows that have it.
 //!
-//! Many terms occur once, so a term's first row is kept in place and a list is only allocated for
-//! the second. Keys are kept apart from values: a term costs its value's bytes once, and a key's
-//! bytes are never repeated. Hashes are seeded, because keys and values come from strangers.
+//! Many terms occur once, so a term's row is kept in place and a list is only allocated for the
+//! second. Keys are kept apart from values: a term costs its value's bytes once, and a key's bytes
+//! are never repeated. Hashes are seeded, because keys and values come from strangers.
 //!
 //! A key whose values hardly ever repeat (request ids, sizes in bytes) stops interning new ones:
 //! they are *rare* values, of which only row and hash are kept, or row and number. That is a tenth
@@ -117,27 +117,32 @@ pub(crate) struct TermEntry {
     length: u16,
     /// The type code.
     pub(crate) code: u8,
-    first: u32,
-    rest: Vec<u32>,
+    /// Its last row, beside the rest of the entry: the end of a list lies elsewhere in memory, and to
+    /// look there for every row costs more than all else about it.
+    last: u32,
+    /// All of its rows, once there are two.
+    list: Vec<u32>,
 }
 
 impl TermEntry {
-    /// The term's rows below `rows_max`, ascending: the first and the others.
-    pub(crate) fn rows(&self, rows_max: u32) -> (Option<u32>, &[u32]) {
-        if self.first >= rows_max {
-            return (None, &[]);
-        }
-        let below = self.rest.partition_point(|row| *row < rows_max);
-        (Some(self.first), &self.rest[..below])
+    /// The term's rows below `rows_max`, ascending.
+    pub(crate) fn rows(&self, rows_max: u32) -> &[u32] {
+        let rows = if self.list.is_empty() { std::slice::from_ref(&self.last) } else { &self.list };
+        &rows[..rows.partition_point(|row| *row < rows_max)]
     }
 
-    fn add(&mut self, row: u32) -> bool {
-        let last = self.rest.last().copied().unwrap_or(self.first);
-        if last == row {
-            return false;
+    /// Adds a row, once; returns how many more its list has.
+    fn add(&mut self, row: u32) -> usize {
+        if self.last == row {
+            return 0;
         }
-        self.rest.push(row);
-        true
+        let listed = self.list.len();
+        if listed == 0 {
+            self.list.push(self.last);
+        }
+        self.list.push(row);
+        self.last = row;
+        self.list.len() - listed
     }
 }
 
@@ -282,7 +287,7 @@ impl TermStore {
     /// Adds `row` to the rows of a term that [`TermStore::add`] named.
     #[inline]
     pub(crate) fn add_known(&mut self, term: TermOrdinal, row: u32) {
-        self.listed_rows += usize::from(self.terms[term as usize].add(row));
+        self.listed_rows += self.terms[term as usize].add(row);
     }
 
     fn add_bytes(
@@ -297,7 +302,7 @@ impl TermStore {
         if let Some(term) = self.terms.get_mut(last as usize)
             && is_term(term, &self.values, key, code, value)
         {
-            self.listed_rows += usize::from(term.add(row));
+            self.listed_rows += term.add(row);
             return Some(last);
         }
         let hash = self.term_hash(key, code, value);
@@ -323,8 +328,8 @@ impl TermStore {
             offset: narrow(self.values.len()),
             length: value.len() as u16,
             code,
-            first: row,
-            rest: Vec::new(),
+            last: row,
+            list: Vec::new(),
         });
         self.values.extend_from_slice(value);
         self.keys[key as usize].terms.push(ordinal);
@@ -409,8 +414,7 @@ mod tests {
         let Some((_, term)) = store.find_term(key, code::STRING, value) else {
             return Vec::new();
         };
-        let (first, rest) = term.rows(rows_max);
-        first.into_iter().chain(rest.iter().copied()).collect()
+        term.rows(rows_max).to_vec()
     }
 
     #[test]

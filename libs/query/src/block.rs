@@ -153,12 +153,12 @@ impl BlockSource {
         Key { object: Arc::clone(&self.block.object), offset: self.block.offset, part }
     }
 
-    async fn cached(&self, part: Part) -> Option<Cached> {
-        self.reader.cache.room(part).get(&self.key(part)).await.map(|entry| entry.cached)
+    fn cached(&self, part: Part) -> Option<Cached> {
+        self.reader.cache.get(&self.key(part))
     }
 
-    async fn keep(&self, part: Part, entry: Entry) {
-        self.reader.cache.room(part).insert(self.key(part), entry).await;
+    fn keep(&self, part: Part, entry: Entry) {
+        self.reader.cache.keep(self.key(part), entry);
     }
 
     /// The part from the cache, or made now; queries that want it meanwhile wait for this one.
@@ -167,8 +167,7 @@ impl BlockSource {
         part: Part,
         make: impl Future<Output = Result<Entry, QueryError>> + Send,
     ) -> Result<Cached, QueryError> {
-        let made = self.reader.cache.room(part).try_get_with(self.key(part), make).await;
-        made.map(|entry| entry.cached).map_err(|error| QueryError::clone(&error))
+        self.reader.cache.get_or_make(self.key(part), make).await
     }
 
     async fn opened(&self) -> Result<Arc<Block>, QueryError> {
@@ -266,8 +265,8 @@ impl BlockSource {
     }
 
     /// The trace-id filter, if the block was opened and is still at hand.
-    pub async fn known_filter(&self) -> Option<Arc<TraceFilter>> {
-        match self.cached(Part::Block).await? {
+    pub fn known_filter(&self) -> Option<Arc<TraceFilter>> {
+        match self.cached(Part::Block)? {
             Cached::Block(block) => Some(Arc::clone(block.filter())),
             _ => None,
         }

@@ -1,8 +1,12 @@
 //! What happened, in order: every event counts into one hash, and the last ones are kept for people.
+//!
+//! How often tasks have run by then counts, too: what goes by real time or by an address shows there long
+//! before it makes a difference to anybody.
 
 use std::collections::VecDeque;
 use std::fmt::{Arguments, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clew_node::Clock;
@@ -11,12 +15,29 @@ use parking_lot::Mutex;
 /// Events kept for the report of a failure.
 const KEPT: usize = 400;
 
+/// How often tasks of a run have run. Clones are the same count.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Polls(Arc<AtomicU64>);
+
+impl Polls {
+    /// Counts one; for the hooks of a runtime, of which there may be none.
+    #[cfg_attr(not(tokio_unstable), expect(dead_code, reason = "nobody tells of polls"))]
+    pub(crate) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The events of a run. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Journal(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
+    polls: Polls,
     shows: bool,
     state: Mutex<State>,
 }
@@ -30,14 +51,14 @@ struct State {
 
 impl Journal {
     /// An empty journal; `shows` prints every event as it comes.
-    pub(crate) fn new(clock: Clock, shows: bool) -> Journal {
+    pub(crate) fn new(clock: Clock, polls: Polls, shows: bool) -> Journal {
         let state = State {
             hash: 0xcbf2_9ce4_8422_2325,
             count: 0,
             kept: VecDeque::new(),
             violations: Vec::new(),
         };
-        Journal(Arc::new(Inner { clock, shows, state: Mutex::new(state) }))
+        Journal(Arc::new(Inner { clock, polls, shows, state: Mutex::new(state) }))
     }
 
     /// Notes an event.
@@ -55,6 +76,7 @@ impl Journal {
         let at = self.0.clock.monotonic();
         let mut state = self.0.state.lock();
         state.count += 1;
+        Hashing(&mut state.hash).write(&self.0.polls.get().to_le_bytes());
         // Writing into a hash or a text cannot fail.
         if !is_kept && !self.0.shows {
             let _ = write!(Hashing(&mut state.hash), "{} {event}", Stamp(at));
@@ -106,11 +128,17 @@ impl Journal {
 /// Text that only counts. FNV-1a: what matters is that equal courses are equal, on every machine.
 struct Hashing<'a>(&'a mut u64);
 
-impl std::fmt::Write for Hashing<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        for byte in text.as_bytes() {
+impl Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
             *self.0 = (*self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+    }
+}
+
+impl std::fmt::Write for Hashing<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.write(text.as_bytes());
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::chaos::Chaos;
 use crate::cluster::{Cluster, Shape, settings};
 use crate::http_client::HttpClient;
 use crate::invariants::Rules;
-use crate::journal::Journal;
+use crate::journal::{Journal, Polls};
 use crate::ledger::Ledger;
 use crate::network::{Name, Network};
 use crate::node::{Node, Outside, Role, outside_clock};
@@ -83,7 +83,7 @@ impl Options {
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// The hash of all events in order.
+    /// The hash of all events in order, each with how often tasks had run by then.
     pub hash: u64,
     /// How many events there were.
     pub events: u64,
@@ -106,26 +106,31 @@ pub struct Report {
 pub fn run(options: &Options) -> std::io::Result<Report> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
+    let polls = Polls::default();
     #[cfg(tokio_unstable)]
-    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&options.seed.to_le_bytes()));
+    {
+        let polls = polls.clone();
+        builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&options.seed.to_le_bytes()));
+        builder.on_before_task_poll(move |_| polls.count());
+    }
     let runtime = builder.build()?;
     if let Some(name) = &options.planted {
         fail::cfg(name.as_str(), "return").map_err(std::io::Error::other)?;
     }
-    let report = runtime.block_on(Box::pin(simulate(options)));
+    let report = runtime.block_on(Box::pin(simulate(options, polls)));
     if let Some(name) = &options.planted {
         fail::remove(name.as_str());
     }
     report
 }
 
-async fn simulate(options: &Options) -> std::io::Result<Report> {
+async fn simulate(options: &Options, polls: Polls) -> std::io::Result<Report> {
     #[allow(clippy::disallowed_methods, reason = "the beginning of virtual time")]
     let began = tokio::time::Instant::now();
     let clock = outside_clock(began);
     let rng = Rng::seeded(options.seed);
     let fork = || Rng::seeded(rng.next_u64());
-    let journal = Journal::new(clock.clone(), options.shows);
+    let journal = Journal::new(clock.clone(), polls, options.shows);
     let network = Network::new(clock.clone(), fork(), journal.clone());
     let outside = Outside {
         began,

@@ -209,8 +209,8 @@ impl IndexWriter {
             rows.clear();
             for place in same {
                 let store = &stores[place.store];
-                let (first, rest) = store.terms.term(place.term).rows(store.rows_max);
-                rows.extend(first.iter().chain(rest).filter_map(|row| store.place(*row)));
+                let of_store = store.terms.term(place.term).rows(store.rows_max);
+                rows.extend(of_store.iter().filter_map(|row| store.place(*row)));
             }
             if unite {
                 self.key_rows.extend_from_slice(&rows);
@@ -271,8 +271,8 @@ impl IndexWriter {
         for term in terms.iter().filter(|term| term.code == type_code) {
             let Ok(value) = term.value.try_into() else { continue };
             let (value, store) = (u64::from_be_bytes(value), &stores[term.store]);
-            let (first, rest) = store.terms.term(term.term).rows(store.rows_max);
-            let rows = first.iter().chain(rest).filter_map(|row| store.place(*row));
+            let rows = store.terms.term(term.term).rows(store.rows_max).iter();
+            let rows = rows.filter_map(|row| store.place(*row));
             numbers.extend(rows.map(|row| (row, value)));
         }
         terms.retain(|term| term.code != type_code);

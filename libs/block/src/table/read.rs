@@ -201,11 +201,7 @@ struct TableView<'a> {
 
 impl TableView<'_> {
     fn extend(&self, term: &TermEntry, rows: &mut RowSet) {
-        let (first, rest) = term.rows(self.rows_max);
-        if let Some(first) = first {
-            rows.insert(first);
-            rows.extend_sorted(rest);
-        }
+        rows.extend_sorted(term.rows(self.rows_max));
     }
 
     /// Whether a span really has a text under a key, of which only the hash is known.
@@ -314,8 +310,7 @@ impl IndexSource for TableView<'_> {
 
     fn count_rows(&self, place: &Place) -> u64 {
         let Place::Term(term) = place else { return 0 };
-        let (first, rest) = self.table.terms.term(*term).rows(self.rows_max);
-        u64::from(first.is_some()) + rest.len() as u64
+        self.table.terms.term(*term).rows(self.rows_max).len() as u64
     }
 
     fn count_record_rows(&self, kind: RecordKind) -> Result<Vec<u64>, BlockError> {
@@ -374,9 +369,7 @@ impl IndexSource for TableView<'_> {
         }
         let mut rows: Vec<u32> = Vec::with_capacity(key.rows as usize);
         for &ordinal in &key.terms {
-            let (first, rest) = terms.term(ordinal).rows(self.rows_max);
-            rows.extend(first);
-            rows.extend_from_slice(rest);
+            rows.extend_from_slice(terms.term(ordinal).rows(self.rows_max));
         }
         for rare in [&key.rare_texts, &key.rare_ints, &key.rare_floats] {
             rows.extend(rare.below(self.rows_max).map(|(row, _)| row));

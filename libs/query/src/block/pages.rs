@@ -45,7 +45,7 @@ impl BlockSource {
         let mut pages = Pages::new();
         let mut missing = Vec::new();
         for number in wanted.iter().copied() {
-            match self.cached(page_part(number)).await {
+            match self.cached(page_part(number)) {
                 Some(Cached::Page(page)) => {
                     pages.insert(number, page);
                 }
@@ -88,15 +88,15 @@ impl BlockSource {
             })
             .await?;
         self.keep_on_disk(sections);
-        self.keep_pages(&decoded).await;
+        self.keep_pages(&decoded);
         Ok(decoded)
     }
 
-    async fn keep_pages(&self, decoded: &[(usize, Arc<Page>)]) {
+    fn keep_pages(&self, decoded: &[(usize, Arc<Page>)]) {
         for (number, page) in decoded {
             let entry =
                 Entry { cached: Cached::Page(Arc::clone(page)), bytes: page.memory_bytes() };
-            self.keep(page_part(*number), entry).await;
+            self.keep(page_part(*number), entry);
         }
     }
 
@@ -152,7 +152,7 @@ impl BlockSource {
                 found.into_iter().map(decode).collect::<Result<Vec<_>, _>>()
             };
             let decoded = self.compute(decode).await?;
-            self.keep_pages(&decoded).await;
+            self.keep_pages(&decoded);
             pages.extend(decoded);
         }
         Ok(missing)

@@ -124,7 +124,7 @@ impl BlockWork for Fetch<'_> {
             Some(Judge { plan, .. }) => blocks.engine().pieces(&sources, plan, self.ids).await,
             None => blocks.engine().fetch_traces(&sources, self.ids).await,
         };
-        blocks.remember(&possible).await;
+        blocks.remember(&possible);
         Ok(answer_of(outcome.map_err(problem_of)?, which))
     }
 

@@ -76,9 +76,9 @@ impl Blocks {
     }
 
     /// Remembers the filters of blocks that were opened just now.
-    pub(super) async fn remember(&self, blocks: &[BlockRef]) {
+    pub(super) fn remember(&self, blocks: &[BlockRef]) {
         for block in blocks.iter().filter(|block| !self.filters.is_known(block)) {
-            if let Some(filter) = self.reader.source(place_of(block)).known_filter().await {
+            if let Some(filter) = self.reader.source(place_of(block)).known_filter() {
                 self.filters.keep(block, filter);
             }
         }

@@ -47,7 +47,11 @@ impl World {
             }
             for file in std::fs::read_dir(folder).unwrap() {
                 let file = file.unwrap();
-                files.push((file.path(), file.metadata().unwrap().len()));
+                match file.metadata() {
+                    Ok(known) => files.push((file.path(), known.len())),
+                    // Another thread may remove it just now.
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
+                }
             }
         }
         files
