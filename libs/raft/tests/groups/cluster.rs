@@ -161,22 +161,25 @@ async fn a_newcomer_receives_the_state_machine() {
     }
     let mut last = 0;
     for _ in 0..35 {
-        last = leader(&groups).await.propose(number(2), PATIENCE).await.unwrap().response;
+        let propose = async || leader(&groups).await.propose(number(2), PATIENCE).await.ok();
+        last = eventually(propose).await.response;
     }
-    let lead = leader(&groups).await;
-    eventually(async || lead.purged()).await;
+    eventually(async || leader(&groups).await.purged()).await;
 
     cluster.add_node();
     let (node, spec) = cluster.newcomer(group, &options);
     let learner = node.host.open(spec, Sum::default()).await.unwrap();
-    lead.add_learner(node.replica, node.addr.clone()).await.unwrap();
-    let index = lead.read_index().await.unwrap();
+    let add =
+        async || leader(&groups).await.add_learner(node.replica, node.addr.clone()).await.ok();
+    eventually(add).await;
+    let index = eventually(async || leader(&groups).await.read_index().await.ok()).await;
     until(&mut learner.committed(), |applied| *applied >= index).await;
     assert_eq!(learner.with_state(|sum| sum.0), last);
     assert!(learner.purged().is_some());
-    lead.remove_learner(node.replica).await.unwrap();
-    assert_eq!(lead.members().voters.len(), 3);
-    assert!(lead.members().learners.is_empty());
+    eventually(async || leader(&groups).await.remove_learner(node.replica).await.ok()).await;
+    let members = leader(&groups).await.members();
+    assert_eq!(members.voters.len(), 3);
+    assert!(members.learners.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
