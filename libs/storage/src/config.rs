@@ -81,7 +81,7 @@ pub struct BucketConfig {
     /// A path or `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`,
     /// `az://container/prefix`, or `memory://` for tests.
     pub url: String,
-    /// `s3` and `az`: the address of a compatible store, as `https://host:port`.
+    /// `s3`, `gs` and `az`: the address of a compatible store or of a private one, as `https://host:port`.
     pub endpoint: String,
     /// `s3`: the region.
     pub region: String,
@@ -162,7 +162,7 @@ impl BucketConfig {
         let is_gs = matches!(place, Place::Gs { .. });
         let hidden = |secret: &Secret| !secret.reveal().is_empty();
         let settings = [
-            ("endpoint", !self.endpoint.is_empty(), is_s3 || is_az, "s3 and az"),
+            ("endpoint", !self.endpoint.is_empty(), is_s3 || is_gs || is_az, "s3, gs and az"),
             ("region", !self.region.is_empty(), is_s3, "s3"),
             ("access_key_id", !self.access_key_id.is_empty(), is_s3, "s3"),
             ("secret_access_key", hidden(&self.secret_access_key), is_s3, "s3"),

@@ -116,10 +116,13 @@ fn encrypted(
 }
 
 fn gs(config: &BucketConfig, bucket: &str) -> GoogleCloudStorageBuilder {
-    let builder = GoogleCloudStorageBuilder::from_env()
+    let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(bucket)
         .with_retry(no_retries())
         .with_client_options(client(config));
+    if !config.endpoint.is_empty() {
+        builder = builder.with_base_url(config.endpoint.trim_end_matches('/'));
+    }
     if config.service_account_path.is_empty() {
         builder
     } else {
@@ -187,6 +190,11 @@ mod tests {
         };
         assert!(connect(&az, &deps, Disk::open).is_ok());
         assert!(connect(&BucketConfig::at("gs://traces"), &deps, Disk::open).is_ok());
+        let gs = BucketConfig {
+            endpoint: "https://storage-private.p.googleapis.com/".to_owned(),
+            ..BucketConfig::at("gs://traces")
+        };
+        assert!(connect(&gs, &deps, Disk::open).is_ok());
         let gs = BucketConfig {
             service_account_path: "/nowhere/at/all.json".to_owned(),
             ..BucketConfig::at("gs://traces")

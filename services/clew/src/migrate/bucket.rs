@@ -125,6 +125,15 @@ fn encryption(sse: &Value, place: &mut Place) {
 
 fn gcs(from: &Value, place: &mut Place) {
     url(from, "gcs", "gs", "bucket_name", place);
+    let endpoint = text(from, "endpoint").unwrap_or_default();
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+    // Tempo asks the JSON API below a path, Clew the XML API at the root.
+    let host = rest.split('/').next().unwrap_or_default();
+    if !host.is_empty() && host != "storage.googleapis.com" {
+        place.set("bucket.endpoint", format!("{scheme}://{host}"));
+    }
+    place.became("gcs.endpoint", "bucket.endpoint", "without a path; Google's own needs none");
+    place.left("gcs.insecure", "an emulator: a service account with disable_oauth");
 }
 
 fn azure(from: &Value, place: &mut Place) {
@@ -177,6 +186,19 @@ mod tests {
         let gcs = settings(json!({"backend": "gcs", "gcs": {
             "bucket_name": "traces", "prefix": "/a/"}}));
         assert_eq!(gcs, [("bucket.url".to_owned(), json!("gs://traces/a"))]);
+        for (endpoint, expected) in [
+            ("https://storage.googleapis.com/storage/v1/", None),
+            (
+                "https://storage-me.p.googleapis.com/storage/v1/",
+                Some("https://storage-me.p.googleapis.com"),
+            ),
+            ("gcs:4443", Some("https://gcs:4443")),
+        ] {
+            let gcs = settings(json!({"backend": "gcs", "gcs": {
+                "bucket_name": "traces", "endpoint": endpoint}}));
+            let found = gcs.iter().find(|(key, _)| key == "bucket.endpoint");
+            assert_eq!(found.and_then(|(_, value)| value.as_str()), expected);
+        }
         let azure = settings(json!({"backend": "azure", "azure": {
             "container_name": "traces", "storage_account_name": "account"}}));
         assert!(azure.contains(&("bucket.account_name".to_owned(), json!("account"))));
