@@ -117,8 +117,8 @@ pub(crate) struct TermEntry {
     length: u16,
     /// The type code.
     pub(crate) code: u8,
-    /// Its last row, beside the rest of the entry: the end of a list lies elsewhere in memory, and to
-    /// look there for every row costs more than all else about it.
+    /// Its last row, beside the rest of the entry: the end of a list lies elsewhere in memory, and is
+    /// seldom in a cache when the next row comes.
     last: u32,
     /// All of its rows, once there are two.
     list: Vec<u32>,
