@@ -31,12 +31,18 @@
 {{- toYaml (dict "sets" $sets) -}}
 {{- end -}}
 
+{{/* The address of all interfaces. */}}
+{{- define "clew.anyAddress" -}}
+{{ ternary "[::]" "0.0.0.0" .Values.global.ipv6 }}
+{{- end -}}
+
 {{/* The settings of every process, as YAML. */}}
 {{- define "clew.config" -}}
 {{- $single := include "clew.component" (dict "root" . "role" "single") | fromYaml -}}
 {{- $ingester := include "clew.component" (dict "root" . "role" "ingester") | fromYaml -}}
 {{- $querier := include "clew.component" (dict "root" . "role" "querier") | fromYaml -}}
 {{- $isSingle := eq .Values.mode "single" -}}
+{{- $any := include "clew.anyAddress" . -}}
 {{- $bucket := dict -}}
 {{- with .Values.bucket -}}
 {{- if .url }}{{ $_ := set $bucket "url" .url }}{{ end -}}
@@ -48,10 +54,10 @@
 {{- end -}}
 {{- $config := dict
       "data_dir" "/var/lib/clew"
-      "http_addr" "0.0.0.0:3200"
-      "otlp_grpc_addr" "0.0.0.0:4317"
-      "otlp_http_addr" "0.0.0.0:4318"
-      "rpc_addr" (ternary "127.0.0.1:9095" "0.0.0.0:9095" $isSingle)
+      "http_addr" (printf "%s:3200" $any)
+      "otlp_grpc_addr" (printf "%s:4317" $any)
+      "otlp_http_addr" (printf "%s:4318" $any)
+      "rpc_addr" (ternary "127.0.0.1:9095" (printf "%s:9095" $any) $isSingle)
       "shutdown_delay" .Values.shutdownDelay
       "multitenancy_enabled" .Values.multitenancy
       "telemetry" (dict "log_format" "json")

@@ -130,7 +130,7 @@ spec:
           {{- if $isStateful }}
           value: $(POD_NAME).{{ .headless }}.{{ include "clew.domain" $root }}:9095
           {{- else }}
-          value: $(POD_IP):9095
+          value: {{ ternary "[$(POD_IP)]:9095" "$(POD_IP):9095" $root.Values.global.ipv6 | quote }}
           {{- end }}
         - name: CLEW_NODE_ZONE
           {{- if .zone }}

@@ -51,6 +51,9 @@ CASES = {
     "single-without-claim": {"single": {"persistence": {"enabled": False}}},
     "monitoring": merged(BUCKET, MONITORING),
     "monitoring-single": MONITORING,
+    "ipv6": merged(BUCKET, {"global": {"ipv6": True}, "collector": {"enabled": True},
+                            "prober": {"enabled": True}}),
+    "ipv6-single": {"global": {"ipv6": True}},
     "openshift": merged(BUCKET, {"podSecurityContext": {
         "runAsUser": None, "runAsGroup": None, "fsGroup": None}}),
     "every-pod-option": merged(BUCKET, {role: POD for role in (

@@ -72,7 +72,8 @@ def test_clew_accepts_its_settings(name, tmp_path):
                 continue
             env = {each["name"]: each.get("value", "x") for each in container["env"]
                    if each["name"].startswith("CLEW_")}
-            variables = {"POD_NAME": owner["metadata"]["name"] + "-0", "POD_IP": "127.0.0.1"}
+            variables = {"POD_NAME": owner["metadata"]["name"] + "-0",
+                         "POD_IP": "fd00::7" if name.startswith("ipv6") else "10.0.0.7"}
             env = {key: substitute(value, variables) for key, value in env.items()}
             if "CLEW_BUCKET_ACCOUNT_KEY" in env:
                 env["CLEW_BUCKET_ACCOUNT_KEY"] = "c2VjcmV0"

@@ -42,7 +42,7 @@ class Cluster:
         self.nodes = []
         self.bucket = None
         first = [self._make(roles) for _ in range(3)]
-        self.members = ",".join(node.rpc_addr for node in first)
+        self.members = ",".join(f'"{node.rpc_addr}"' for node in first)
         for node in first:
             node.settings.append(f"metastore.members=[{self.members}]")
             node.start(wait=False)

@@ -1,8 +1,10 @@
 """A cluster under load while nodes die, restart, come and go: nothing that was acknowledged is lost or
 doubled, and an answer that lacks something says so."""
 
+import contextlib
 import shutil
 import signal
+import socket
 
 import pytest
 
@@ -10,6 +12,13 @@ from cluster import Cluster, ClusterLedger, Load, wait_until
 from harness import http, run_clew
 
 SETTINGS = ["metastore.shards=6", "ingester.flush.spans_max=2000", "ingester.flush.age_max=5s"]
+
+
+def has_ipv6():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
 
 
 @pytest.fixture
@@ -39,6 +48,31 @@ def test_three_nodes_are_one_system(cluster):
     done = run_clew("cluster", "status", "--addr", cluster.nodes[2].rpc_addr)
     assert done.returncode == 0 and "node-0" in done.stdout, done
     assert run_clew("cluster", "status", "--addr", "127.0.0.1:1").returncode == 1
+
+
+class Loopback6:
+    """Places every node at the loopback address of IPv6."""
+
+    def place(self, _name):
+        return {"host": "[::1]"}
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no loopback address of IPv6")
+def test_nodes_reach_each_other_by_ipv6(clew):
+    cluster = Cluster(clew, settings=SETTINGS, network=Loopback6())
+    ledger = ClusterLedger(cluster)
+    for number in range(4):
+        assert ledger.send(ledger.batch(number=number))
+    cluster.wait_healthy()
+    cluster.nodes[0].kill9()
+    cluster.verify(ledger)
+    cluster.nodes[0].start(wait=False)
+    cluster.nodes[0].wait_ready(120)
+    cluster.wait_healthy()
+    cluster.flush()
+    cluster.verify(ledger)
+    done = run_clew("cluster", "status", "--addr", cluster.nodes[2].rpc_addr)
+    assert done.returncode == 0 and "[::1]:" in done.stdout, done
 
 
 def test_any_node_may_die_under_load(cluster):
