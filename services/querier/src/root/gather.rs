@@ -6,7 +6,7 @@ use clew_catalog::ObjectKey;
 use clew_model::{ErrorKind, Trace, TraceId, UnixNanos};
 use clew_node::Problem;
 use clew_proto::query::v1::{Inspected, Piece};
-use clew_query::{Fetched, QueryError, merge_traces};
+use clew_query::{Fetched, QueryError};
 
 use super::Root;
 use super::block_work::Fetch;
@@ -18,22 +18,6 @@ use super::snapshot::{BlockRef, Snapshot};
 use crate::ask::TimeRange;
 
 impl Root {
-    /// The whole traces of `ids`, which have fragments near `range`.
-    pub(super) async fn gather(
-        &self,
-        snapshot: &Snapshot,
-        ids: &[TraceId],
-        range: TimeRange,
-        last: bool,
-        missing: &mut Missing,
-    ) -> Result<Step<Vec<Trace>>, Problem> {
-        let wanted = Fetch { ids, judge: None };
-        Ok(match self.gather_fragments(snapshot, wanted, range, last, missing).await? {
-            Step::Done(fragments) => Step::Done(merge_traces(fragments.traces)),
-            Step::Moved => Step::Moved,
-        })
-    }
-
     /// What all places have of traces with fragments near `range`. Fragments lie within the horizon
     /// of one another, so blocks are asked in widening circles until no fragment reaches further.
     pub(super) async fn gather_fragments(

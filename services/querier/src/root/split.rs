@@ -15,15 +15,13 @@ use super::missing::Missing;
 use super::run::Step;
 use super::search::request_of;
 use super::snapshot::Snapshot;
+use super::whole::ToGather;
 use super::{Progress, Root, StepCost};
 use crate::ask::{SearchAsk, TimeRange};
 
 /// Traces whose pieces are asked for in one step. Every step looks the filters up anew in every place,
 /// so they are many.
 const PIECES_IDS: usize = 8192;
-
-/// Traces that are gathered and judged in one step; fewer where they are large.
-const GATHER_IDS: usize = 256;
 
 /// A search that has come to its split traces.
 pub(super) struct SplitSearch<'a> {
@@ -91,32 +89,19 @@ impl SplitSearch<'_> {
         costs: &mut Vec<StepCost>,
     ) -> Result<Step<()>, Problem> {
         let (root, plan) = (self.root, self.plan);
-        let mut chunks: Vec<&[TraceId]> = ids.chunks(GATHER_IDS).collect();
-        self.progress.expect(chunks.len());
+        let mut waiting = ToGather::new(ids);
+        self.progress.expect(waiting.steps());
         let mut cost = StepCost::new("gather split traces", ids.len());
-        while let Some(ids) = chunks.pop() {
-            let mut lacks = Missing::default();
-            let wanted = Fetch { ids, judge: None };
-            let gathered =
-                root.gather_fragments(self.snapshot, wanted, self.range, self.last, &mut lacks);
-            let (gathered, nanos) = root.timed(gathered).await;
+        loop {
+            let next =
+                root.next_fragments(self.snapshot, &mut waiting, self.range, self.last, missing);
+            let (next, nanos) = root.timed(next).await;
             cost.nanos = cost.nanos.saturating_add(nanos);
-            let Fragments { traces, inspected, .. } = match gathered {
-                Ok(Step::Done(fragments)) => fragments,
-                Ok(Step::Moved) => return Ok(Step::Moved),
-                Err(problem) if is_too_much(&problem) => {
-                    match ids {
-                        [id] => {
-                            let place = format!("trace {id}");
-                            missing.add("trace_too_large", place, problem.message);
-                        }
-                        _ => chunks.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
-                    }
-                    continue;
-                }
-                Err(problem) => return Err(problem),
+            let Fragments { traces, inspected, .. } = match next? {
+                Step::Done(Some(fragments)) => fragments,
+                Step::Done(None) => break,
+                Step::Moved => return Ok(Step::Moved),
             };
-            missing.merge(lacks);
             let judged = root.judge(merge_traces(traces), plan, missing).await?;
             let Inspected { reads, read_bytes, .. } = inspected;
             let inspected = Some(Inspected { reads, read_bytes, ..Inspected::default() });
