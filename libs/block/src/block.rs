@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clew_model::TraceId;
 use clew_model::trace::{ResourceRecord, ScopeRecord, Trace};
 
-use crate::codec::{ByteReader, decompress, verify};
+use crate::codec::{ByteReader, Decompressor, verify};
 use crate::columns::Columns;
 use crate::error::BlockError;
 use crate::filter::TraceFilter;
@@ -75,11 +75,12 @@ impl Block {
         if tail.len() < footer.tail_length as usize {
             return Err(BlockError::TailTooShort { needed: u64::from(footer.tail_length) });
         }
-        let read = |kind| -> Result<Bytes, BlockError> {
+        let mut zstd = Decompressor::default();
+        let mut read = |kind| -> Result<Bytes, BlockError> {
             let section = footer.section(kind)?;
             let range = range_in_tail(&footer, section, tail.len())
                 .ok_or(BlockError::NotLoaded { section: kind.as_str() })?;
-            unpack(kind, section, tail.slice(range))
+            unpack(kind, section, tail.slice(range), &mut zstd)
         };
         let pages = footer.section_range(SectionKind::Pages)?;
         let columns = footer.section_range(SectionKind::Columns)?;
@@ -155,7 +156,7 @@ impl Block {
     /// # Errors
     /// [`BlockError::Corrupt`].
     pub fn trace_table(&self, section: &Bytes) -> Result<TraceTable, BlockError> {
-        let raw = self.unpack(SectionKind::Traces, section)?;
+        let raw = self.unpack(SectionKind::Traces, section, &mut Decompressor::default())?;
         let table = TraceTable::parse(&raw, self.footer.min_start)?;
         let counted = (table.entries().len() as u64, u64::from(table.row_count()));
         if counted != (self.footer.traces, self.footer.spans) {
@@ -184,13 +185,15 @@ impl Block {
         if u64::from(traces.row_count()) != self.footer.spans {
             return Err(BlockError::corrupt("trace table", "it is another block's"));
         }
+        let mut zstd = Decompressor::default();
+        let mut unpack = |kind, section: &Bytes| self.unpack(kind, section, &mut zstd);
         BlockSearch::open(SearchParts {
             keys: Arc::clone(&self.keys),
             index: IndexSections {
-                dictionary: self.unpack(SectionKind::Dictionary, &sections.dictionary)?,
-                postings: self.unpack(SectionKind::Postings, &sections.postings)?,
-                locator: self.unpack(SectionKind::Locator, &sections.locator)?,
-                numbers: self.unpack(SectionKind::Numbers, &sections.numbers)?,
+                dictionary: unpack(SectionKind::Dictionary, &sections.dictionary)?,
+                postings: unpack(SectionKind::Postings, &sections.postings)?,
+                locator: unpack(SectionKind::Locator, &sections.locator)?,
+                numbers: unpack(SectionKind::Numbers, &sections.numbers)?,
             },
             pages: Arc::clone(&self.pages),
             columns: Columns::parse(&sections.columns, &self.pages)?,
@@ -226,8 +229,13 @@ impl Block {
         Ok((!trace.spans.is_empty()).then_some(trace))
     }
 
-    fn unpack(&self, kind: SectionKind, bytes: &Bytes) -> Result<Bytes, BlockError> {
-        unpack(kind, self.footer.section(kind)?, bytes.clone())
+    fn unpack(
+        &self,
+        kind: SectionKind,
+        bytes: &Bytes,
+        zstd: &mut Decompressor,
+    ) -> Result<Bytes, BlockError> {
+        unpack(kind, self.footer.section(kind)?, bytes.clone(), zstd)
     }
 }
 
@@ -288,7 +296,12 @@ fn range_in_tail(footer: &Footer, section: &Section, tail: usize) -> Option<Rang
 }
 
 /// Verifies and decompresses a section.
-fn unpack(kind: SectionKind, section: &Section, bytes: Bytes) -> Result<Bytes, BlockError> {
+fn unpack(
+    kind: SectionKind,
+    section: &Section,
+    bytes: Bytes,
+    zstd: &mut Decompressor,
+) -> Result<Bytes, BlockError> {
     let name = kind.as_str();
     if bytes.len() as u64 != section.bytes.end - section.bytes.start {
         return Err(BlockError::corrupt(name, "it has another length than stated"));
@@ -299,7 +312,7 @@ fn unpack(kind: SectionKind, section: &Section, bytes: Bytes) -> Result<Bytes, B
         Codec::Raw => Err(BlockError::corrupt(name, "it has another length than stated")),
         Codec::Zstd => {
             let length = usize::try_from(section.raw_length).unwrap_or(usize::MAX);
-            decompress(name, &bytes, length)
+            zstd.decompress(name, &bytes, length)
         }
     }
 }

@@ -120,35 +120,70 @@ pub(crate) fn narrow(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// Compresses `raw` into one zstd frame.
-pub(crate) fn compress(raw: &[u8], level: i32) -> Result<Vec<u8>, BlockError> {
-    zstd::bulk::compress(raw, level).map_err(BlockError::engine("compression"))
+/// Makes zstd frames. One that makes several is cheaper than several, see [`Decompressor`].
+#[derive(Default)]
+pub(crate) struct Compressor(Option<zstd::bulk::Compressor<'static>>);
+
+impl Compressor {
+    /// Compresses `raw` into one frame.
+    pub(crate) fn compress(&mut self, raw: &[u8], level: i32) -> Result<Vec<u8>, BlockError> {
+        let failed = BlockError::engine("compression");
+        let mut context = match self.0.take() {
+            Some(context) => context,
+            None => zstd::bulk::Compressor::new(level).map_err(&failed)?,
+        };
+        context.set_compression_level(level).map_err(&failed)?;
+        self.0.insert(context).compress(raw).map_err(failed)
+    }
 }
 
-/// Decompresses one zstd frame that must yield exactly `raw_length` bytes. Memory follows what
-/// comes out, not what is claimed.
-pub(crate) fn decompress(
-    section: &'static str,
-    packed: &[u8],
-    raw_length: usize,
-) -> Result<Bytes, BlockError> {
-    if raw_length > DECOMPRESSED_BYTES_MAX {
-        return Err(BlockError::corrupt(section, "its raw length is out of bounds"));
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compressor")
     }
-    let wrong = |_| BlockError::corrupt(section, "it does not decompress");
-    let raw = if raw_length <= TRUSTED_RESERVE_BYTES {
-        zstd::bulk::decompress(packed, raw_length).map_err(wrong)?
-    } else {
-        let mut raw = Vec::with_capacity(TRUSTED_RESERVE_BYTES);
-        let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(wrong)?;
-        let mut limited = std::io::Read::take(decoder, raw_length as u64 + 1);
-        std::io::Read::read_to_end(&mut limited, &mut raw).map_err(wrong)?;
-        raw
-    };
-    if raw.len() == raw_length {
-        Ok(Bytes::from(raw))
-    } else {
-        Err(BlockError::corrupt(section, "its raw length is not the one stated"))
+}
+
+/// Decompresses zstd frames. One that takes several is cheaper than several: a context asks the processor
+/// what it can do, for which a virtual machine may need as long as for the bytes of a small section.
+#[derive(Default)]
+pub(crate) struct Decompressor(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Decompressor {
+    /// Decompresses one frame that must yield exactly `raw_length` bytes. Memory follows what comes
+    /// out, not what is claimed.
+    pub(crate) fn decompress(
+        &mut self,
+        section: &'static str,
+        packed: &[u8],
+        raw_length: usize,
+    ) -> Result<Bytes, BlockError> {
+        if raw_length > DECOMPRESSED_BYTES_MAX {
+            return Err(BlockError::corrupt(section, "its raw length is out of bounds"));
+        }
+        let wrong = |_| BlockError::corrupt(section, "it does not decompress");
+        let raw = if raw_length <= TRUSTED_RESERVE_BYTES {
+            self.context()?.decompress(packed, raw_length).map_err(wrong)?
+        } else {
+            let mut raw = Vec::with_capacity(TRUSTED_RESERVE_BYTES);
+            let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(wrong)?;
+            let mut limited = std::io::Read::take(decoder, raw_length as u64 + 1);
+            std::io::Read::read_to_end(&mut limited, &mut raw).map_err(wrong)?;
+            raw
+        };
+        if raw.len() == raw_length {
+            Ok(Bytes::from(raw))
+        } else {
+            Err(BlockError::corrupt(section, "its raw length is not the one stated"))
+        }
+    }
+
+    fn context(&mut self) -> Result<&mut zstd::bulk::Decompressor<'static>, BlockError> {
+        let context = match self.0.take() {
+            Some(context) => context,
+            None => zstd::bulk::Decompressor::new()
+                .map_err(BlockError::engine("starting a decompressor"))?,
+        };
+        Ok(self.0.insert(context))
     }
 }
 
@@ -168,13 +203,18 @@ mod tests {
     use super::*;
 
     proptest! {
+        /// Contexts that are used again make what new ones make, also after a failure.
         #[test]
-        fn compression_round_trips(raw: Vec<u8>) {
-            let packed = compress(&raw, 1).unwrap();
-            prop_assert_eq!(decompress("test", &packed, raw.len()).unwrap(), &raw[..]);
-            prop_assert!(decompress("test", &packed, raw.len() + 1).is_err());
-            if let Some(less) = raw.len().checked_sub(1) {
-                prop_assert!(decompress("test", &packed, less).is_err());
+        fn frames_round_trip_one_after_the_other(raws: Vec<Vec<u8>>) {
+            let (mut zstd, mut compressor) = (Decompressor::default(), Compressor::default());
+            for (raw, level) in raws.iter().zip((1..4).cycle()) {
+                let packed = compressor.compress(raw, level).unwrap();
+                prop_assert_eq!(&packed, &Compressor::default().compress(raw, level).unwrap());
+                prop_assert!(zstd.decompress("test", &packed, raw.len() + 1).is_err());
+                if let Some(less) = raw.len().checked_sub(1) {
+                    prop_assert!(zstd.decompress("test", &packed, less).is_err());
+                }
+                prop_assert_eq!(zstd.decompress("test", &packed, raw.len()).unwrap(), &raw[..]);
             }
         }
 
@@ -194,10 +234,11 @@ mod tests {
     #[test]
     fn a_large_frame_round_trips_and_a_lying_length_is_refused() {
         let raw = vec![7u8; 3 << 20];
-        let packed = compress(&raw, 1).unwrap();
-        assert_eq!(decompress("test", &packed, raw.len()).unwrap(), raw);
-        assert!(decompress("test", &packed, raw.len() - 1).is_err());
-        assert!(decompress("test", &packed, DECOMPRESSED_BYTES_MAX + 1).is_err());
+        let packed = Compressor::default().compress(&raw, 1).unwrap();
+        let mut zstd = Decompressor::default();
+        assert_eq!(zstd.decompress("test", &packed, raw.len()).unwrap(), raw);
+        assert!(zstd.decompress("test", &packed, raw.len() - 1).is_err());
+        assert!(zstd.decompress("test", &packed, DECOMPRESSED_BYTES_MAX + 1).is_err());
     }
 
     #[test]

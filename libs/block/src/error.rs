@@ -75,7 +75,7 @@ impl BlockError {
         BlockError::Corrupt { section, reason }
     }
 
-    pub(crate) fn engine(operation: &'static str) -> impl FnOnce(std::io::Error) -> BlockError {
+    pub(crate) fn engine(operation: &'static str) -> impl Fn(std::io::Error) -> BlockError {
         move |source| BlockError::Engine { operation, source }
     }
 }

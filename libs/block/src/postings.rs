@@ -18,7 +18,7 @@ use roaring::RoaringBitmap;
 
 use clew_model::wire::put_varint;
 
-use crate::codec::{ByteReader, compress, decompress};
+use crate::codec::{ByteReader, Compressor, Decompressor};
 use crate::error::BlockError;
 use crate::rows::RowSet;
 
@@ -50,13 +50,14 @@ pub(crate) struct PostingsWriter {
 /// Packed frames with their raw and packed lengths.
 #[derive(Debug, Default)]
 struct Frames {
+    zstd: Compressor,
     packed: Vec<u8>,
     lengths: Vec<(usize, usize)>,
 }
 
 impl Frames {
     fn put(&mut self, raw: &[u8]) -> Result<(), BlockError> {
-        let packed = compress(raw, FRAME_LEVEL)?;
+        let packed = self.zstd.compress(raw, FRAME_LEVEL)?;
         self.packed.extend_from_slice(&packed);
         self.lengths.push((raw.len(), packed.len()));
         Ok(())
@@ -143,7 +144,7 @@ impl PostingsWriter {
     pub(crate) fn finish(mut self, mut behind: PostingsWriter) -> Result<Vec<u8>, BlockError> {
         self.end_frame()?;
         behind.end_frame()?;
-        let Frames { packed: mut out, mut lengths } = self.frames;
+        let Frames { packed: mut out, mut lengths, .. } = self.frames;
         out.append(&mut behind.frames.packed);
         lengths.append(&mut behind.frames.lengths);
         let start = out.len();
@@ -217,7 +218,8 @@ impl Postings {
         let raw = match frame.raw.get() {
             Some(raw) => raw,
             None => {
-                let raw = decompress(SECTION, &frame.packed, frame.raw_length)?;
+                let mut zstd = Decompressor::default();
+                let raw = zstd.decompress(SECTION, &frame.packed, frame.raw_length)?;
                 frame.raw.get_or_init(|| raw)
             }
         };

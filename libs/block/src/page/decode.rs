@@ -13,7 +13,7 @@ use super::join::Joiner;
 use super::read_values::{Ints, StreamReaders, Strings};
 use super::shapes::{Content, Form, Shapes};
 use super::{BlockRecords, PAGE, PageEntry};
-use crate::codec::{ByteReader, decompress, narrow, verify};
+use crate::codec::{ByteReader, Decompressor, narrow, verify};
 use crate::columns::ColumnChunk;
 use crate::error::BlockError;
 use crate::rows::RowSet;
@@ -79,8 +79,9 @@ impl Page {
         let mut reader = ByteReader::new(PAGE, packed);
         let codes = read_stream(&mut reader)?;
         let text = read_stream(&mut reader)?;
-        let codes = unpack(&mut reader, codes)?;
-        let text = unpack(&mut reader, text)?;
+        let mut zstd = Decompressor::default();
+        let codes = unpack(&mut reader, codes, &mut zstd)?;
+        let text = unpack(&mut reader, text, &mut zstd)?;
         let plain = Bytes::copy_from_slice(reader.take(reader.remaining())?);
         let mut from = StreamReaders::new(PAGE, &codes, &text, &plain);
         let mut page = Page {
@@ -466,6 +467,10 @@ fn read_stream(reader: &mut ByteReader<'_>) -> Result<(usize, usize), BlockError
     Ok((number(reader.varint()?), number(reader.varint()?)))
 }
 
-fn unpack(reader: &mut ByteReader<'_>, (raw, packed): (usize, usize)) -> Result<Bytes, BlockError> {
-    decompress(PAGE, reader.take(packed)?, raw)
+fn unpack(
+    reader: &mut ByteReader<'_>,
+    (raw, packed): (usize, usize),
+    zstd: &mut Decompressor,
+) -> Result<Bytes, BlockError> {
+    zstd.decompress(PAGE, reader.take(packed)?, raw)
 }

@@ -11,7 +11,7 @@ use clew_model::wire::put_varint;
 
 use super::parents::Parents;
 use super::{BlockMeta, BlockOptions, TraceMarks};
-use crate::codec::{compress, narrow, put_bytes};
+use crate::codec::{Compressor, narrow, put_bytes};
 use crate::columns::{ColumnRow, Parent};
 use crate::error::BlockError;
 use crate::extract::KeyGuess;
@@ -277,7 +277,7 @@ impl Assembler {
         let PagesParts { pages, columns, directory, shapes, entries } = self.pages.finish()?;
         let IndexParts { dictionary, postings, locator, numbers, keys } =
             write_index(stores, resources, scopes, &entries)?;
-        let mut out = Sections { bytes: Vec::new(), sections: Vec::new() };
+        let mut out = Sections::default();
         out.put_parts(SectionKind::Pages, pages);
         out.put(SectionKind::Dictionary, Codec::Raw, &dictionary)?;
         drop(dictionary);
@@ -318,7 +318,9 @@ impl Assembler {
 }
 
 /// Sections one after the other.
+#[derive(Default)]
 struct Sections {
+    zstd: Compressor,
     bytes: Vec<u8>,
     sections: Vec<Section>,
 }
@@ -348,7 +350,7 @@ impl Sections {
         let stored = match codec {
             Codec::Raw => raw,
             Codec::Zstd => {
-                packed = compress(raw, SECTION_LEVEL)?;
+                packed = self.zstd.compress(raw, SECTION_LEVEL)?;
                 &packed
             }
         };
