@@ -154,7 +154,7 @@ def causes():
     room = "clew_disk_available_bytes / clew_disk_size_bytes"
     health = "sum by (%s) (clew_cluster_shards{health=\"%s\"}) > 0"
     return [
-        # By default the oldest span waits for a minute and a half (ingester.flush.age_max).
+        # By default the oldest span waits for ten minutes at most (ingester.flush.age_max).
         alert("ClewWatermarkStuck", "page", "clew_ingester_unflushed_age_seconds > 900",
               "Clew: a shard does not get flushed",
               "Shard {{ $labels.shard }} on {{ $labels.instance }} has spans that have waited for "

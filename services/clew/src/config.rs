@@ -218,6 +218,9 @@ impl Config {
         }
         let has_names = members.iter().any(|member| member.starts_with(DNS));
         let own = self.advertised().to_owned();
+        if !self.node.advertise_addr.is_empty() && !is_address(&own) {
+            return Err(wrong("node.advertise_addr", &format!("{own:?} is not host:port")));
+        }
         let is_member = members.contains(&own) || members.is_empty() || has_names;
         if self.runs(Role::Metastore) && !is_member {
             let message = format!(
@@ -246,7 +249,9 @@ const DNS: &str = "dns:";
 fn is_address(member: &str) -> bool {
     let address = member.strip_prefix(DNS).unwrap_or(member);
     let Some((host, port)) = address.rsplit_once(':') else { return false };
-    !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
+    let is_bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    let is_host = !host.is_empty() && !host.contains('/') && !is_bare_v6;
+    is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn wrong(key: &str, message: &str) -> ConfigError {
@@ -272,12 +277,24 @@ mod tests {
         assert_eq!(load(&config.to_yaml().unwrap()).unwrap(), config);
     }
 
+    /// What a merge of the smallest usual flushes makes is finished, so their spans are merged once.
+    #[test]
+    fn flushes_that_are_not_small_are_merged_once() {
+        const SPAN_BYTES: u64 = 50;
+        let Config { ingester, compactor, .. } = Config::default();
+        let fan_in = u64::from(compactor.fan_in);
+        let merged = fan_in * u64::from(ingester.flush.spans_min) * SPAN_BYTES;
+        assert!(merged > compactor.input_bytes_max.0 / fan_in);
+    }
+
     #[test]
     fn members_that_cannot_work_are_named() {
         for (yaml, word) in [
             ("roles: [querier]\n", "metastore.members"),
             ("metastore: {members: [\"http://a:9095\"]}\n", "is not host:port"),
+            ("metastore: {members: [\"fd00::1:9095\"]}\n", "is not host:port"),
             ("metastore: {members: [\"a:9095\"]}\n", "not in the list"),
+            ("node: {advertise_addr: \"fd00::1:9095\"}\n", "is not host:port"),
             (
                 "rpc_addr: 0.0.0.0:9095\nmetastore: {members: [\"0.0.0.0:9095\"]}\n",
                 "node.advertise_addr",

@@ -37,7 +37,11 @@ pub struct FlushConfig {
     pub spans_max: u32,
     /// Uncompressed span bytes in the head of one shard.
     pub bytes_max: Bytes,
-    /// Age of the oldest entry in the head.
+    /// Age of the oldest entry in a head that is worth a flush: one of `spans_min`.
+    pub age_target: Span,
+    /// A head of fewer spans, and of less than a fifth of `bytes_max`, waits until `age_max`.
+    pub spans_min: u32,
+    /// Age of the oldest entry in the head, however small it is.
     pub age_max: Span,
     /// zstd level of the pages.
     pub zstd_level: i32,
@@ -64,7 +68,9 @@ impl Default for FlushConfig {
         FlushConfig {
             spans_max: 250_000,
             bytes_max: Bytes::mebi(80),
-            age_max: Span::seconds(90),
+            age_target: Span::seconds(90),
+            spans_min: 50_000,
+            age_max: Span::seconds(600),
             zstd_level: 3,
         }
     }

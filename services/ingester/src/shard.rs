@@ -39,6 +39,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 /// while the bucket is away, segments grow rather than pile up.
 const SEALED_MAX: usize = 4;
 
+/// A segment with less than this part of `flush.bytes_max` may be a small one.
+const SMALL_PART: usize = 5;
+
 /// Tenants in a segment that end it, so that the list of an object's blocks stays well below what a
 /// command of the catalog can hold.
 const TENANTS_MAX: usize = 8_192;
@@ -421,7 +424,8 @@ impl Shard {
         let age = self.deps.clock.monotonic().saturating_sub(first_at);
         let flush = &self.config.flush;
         let sealed = self.head.sealed_count();
-        let aged = age >= flush.age_max.0 && sealed < SEALED_MAX;
+        let size = || (active.spans(), active.memory_bytes());
+        let aged = is_aged(age, size, flush) && sealed < SEALED_MAX;
         // Other shards may hold most of the memory; each gives back what it has.
         let crowded = sealed == 0 && self.budget.exceeded().is_some();
         if (aged || crowded || is_full(&active, flush)) && self.head.seal().is_some() {
@@ -451,6 +455,16 @@ fn is_full(segment: &Segment, flush: &FlushConfig) -> bool {
     segment.spans() >= u64::from(flush.spans_max)
         || segment.memory_bytes() >= flush.bytes_max.as_usize()
         || segment.tenant_count() >= TENANTS_MAX
+}
+
+/// Whether a segment of this age is to be flushed; `size` gives its spans and bytes. A small one waits for
+/// more: what it is flushed into would be merged twice, and until then be one more block that every search
+/// looks into.
+fn is_aged(age: Duration, size: impl FnOnce() -> (u64, usize), flush: &FlushConfig) -> bool {
+    let is_large = |(spans, bytes): (u64, usize)| {
+        spans >= u64::from(flush.spans_min) || bytes >= flush.bytes_max.as_usize() / SMALL_PART
+    };
+    age >= flush.age_max.0 || (age >= flush.age_target.0 && is_large(size()))
 }
 
 /// Since when spans wait to be flushed. A head that is built anew, because no block could be made of it,
@@ -485,6 +499,21 @@ pub(crate) fn log_point(id: LogId) -> LogPoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_segment_waits_longer() {
+        let mut flush = FlushConfig::default();
+        let (target, max) = (flush.age_target.0, flush.age_max.0);
+        let (spans, bytes) = (u64::from(flush.spans_min), flush.bytes_max.as_usize() / SMALL_PART);
+        let second = Duration::from_secs(1);
+        assert!(!is_aged(target - second, || (spans, bytes), &flush), "large and young");
+        assert!(is_aged(target, || (spans, 0), &flush), "many spans");
+        assert!(is_aged(target, || (1, bytes), &flush), "large spans");
+        assert!(!is_aged(max - second, || (spans - 1, bytes - 1), &flush), "small");
+        assert!(is_aged(max, || (1, 1), &flush), "small and old");
+        flush.age_max = flush.age_target;
+        assert!(is_aged(target, || (1, 1), &flush), "the limit holds for all");
+    }
 
     #[test]
     fn spans_wait_from_the_first_entry_until_their_flush() {
