@@ -56,7 +56,7 @@ pub struct TenantRing {
 }
 
 impl Ring {
-    /// Prepares a generation: about a microsecond for each of 256 points per shard.
+    /// Prepares a generation: up to a microsecond for each of 256 points per shard.
     pub fn new(map: Arc<MapGeneration>) -> Ring {
         let all = Arc::new(Table::new(map.shards(), &[]));
         Ring { map, all }

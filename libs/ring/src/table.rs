@@ -146,26 +146,25 @@ impl Table {
 }
 
 fn arc(ring: &ShardRing<'_>, end: u64, extra: &[MapShard]) -> Arc3 {
-    let seen: Vec<MapShard> = ring
-        .calc_candidates(&RingKey(end))
-        .map(|node| node.value)
-        .take(LOOK_AHEAD)
-        .chain(extra.iter().copied())
-        .collect();
-    let Some(&home) = seen.first() else { return [ShardId(0); 3] };
+    let candidates = ring.calc_candidates(&RingKey(end)).map(|node| node.value).take(LOOK_AHEAD);
+    // Each candidate costs the ring time, so no more are asked for than are needed.
+    let mut candidates = candidates.chain(extra.iter().copied());
+    let Some(home) = candidates.next() else { return [ShardId(0); 3] };
     let mut chosen = vec![home];
-    let apart = |chosen: &[MapShard], shard: &MapShard| {
-        shard.group == 0 || chosen.iter().all(|c| c.group != shard.group)
-    };
-    let others = || seen.iter().filter(|shard| shard.shard != home.shard);
-    for shard in others() {
-        if chosen.len() < 3 && apart(&chosen, shard) {
-            chosen.push(*shard);
+    let mut passed_over = Vec::new();
+    for shard in candidates.filter(|shard| shard.shard != home.shard) {
+        if shard.group == 0 || chosen.iter().all(|chosen| chosen.group != shard.group) {
+            chosen.push(shard);
+        } else {
+            passed_over.push(shard);
+        }
+        if chosen.len() == 3 {
+            break;
         }
     }
-    for shard in others() {
-        if chosen.len() < 3 && !chosen.contains(shard) {
-            chosen.push(*shard);
+    for shard in passed_over {
+        if chosen.len() < 3 && !chosen.contains(&shard) {
+            chosen.push(shard);
         }
     }
     std::array::from_fn(|at| chosen.get(at).unwrap_or(&home).shard)

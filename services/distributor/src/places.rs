@@ -42,7 +42,7 @@ impl TenantPlaces {
 }
 
 impl PlaceTables {
-    /// Whether the table of this generation is ready. Preparing it takes a quarter of a
+    /// Whether the table of this generation is ready. Preparing it takes up to a quarter of a
     /// millisecond per shard.
     pub(crate) fn is_ready(&self, generation: u64) -> bool {
         self.current.lock().as_ref().is_some_and(|current| current.generation == generation)

@@ -65,6 +65,8 @@ pub(crate) struct Head {
     /// Held while an entry is taken, so that a segment ends between two entries. Locked before
     /// `segments`.
     turn: Mutex<Stretch>,
+    /// Locked before `turn`.
+    unpack: Mutex<Unpack>,
     consumed: watch::Sender<u64>,
     flushed: watch::Sender<u64>,
     budget: Arc<Budget>,
@@ -122,6 +124,7 @@ impl Head {
             consumed: watch::Sender::new(0),
             flushed: watch::Sender::new(0),
             turn: Mutex::default(),
+            unpack: Mutex::default(),
             budget,
             charged: AtomicUsize::new(0),
             hash_seed,
@@ -162,8 +165,8 @@ impl Head {
         intake: &Intake,
         is_full: impl Fn(&Segment) -> bool,
     ) {
-        // One context for all: in a cluster batches are small, and making it costs as much as using it.
-        let mut unpack = Decompressor::new();
+        // Who consumes an earlier stretch ends at its next entry.
+        let mut unpack = self.unpack.lock();
         for entry in entries {
             let turn = self.turn.lock();
             if *turn != stretch {
@@ -320,8 +323,16 @@ pub fn read_entry(data: &Bytes) -> (u64, u64) {
     (metrics.consumed_spans.get(), metrics.damaged_batches.get())
 }
 
-/// What decompresses batches, if there is memory for it.
-type Unpack = std::io::Result<Decompressor<'static>>;
+/// What decompresses batches, once it was needed. One context for all: in a cluster batches are small, and
+/// making it costs as much as using it.
+#[derive(Default)]
+struct Unpack(Option<Decompressor<'static>>);
+
+impl std::fmt::Debug for Unpack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Unpack").field(&self.0.is_some()).finish()
+    }
+}
 
 /// Where a batch goes, and what else its traces may be in.
 struct Destination<'a> {
@@ -349,7 +360,10 @@ fn take_batch(
         return Err(decode(format!("{} bytes decompressed", batch.raw_bytes)));
     }
     let capacity = usize::try_from(batch.raw_bytes).unwrap_or(usize::MAX);
-    let unpack = unpack.as_mut().map_err(|error| decode(error.to_string()))?;
+    let unpack = match &mut unpack.0 {
+        Some(unpack) => unpack,
+        unmade => unmade.insert(Decompressor::new().map_err(|error| decode(error.to_string()))?),
+    };
     let raw =
         unpack.decompress(&batch.traces, capacity).map_err(|error| decode(error.to_string()))?;
     let table = into.active.tenant_or_new(&tenant, into.hash_seed);

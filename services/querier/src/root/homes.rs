@@ -11,7 +11,7 @@ use clew_model::{TenantId, TraceId};
 use clew_ring::Ring;
 use parking_lot::Mutex;
 
-/// The rings of the generations that were seen last; preparing one takes a quarter of a millisecond per
+/// The rings of the generations that were seen last; preparing one takes up to a quarter of a millisecond per
 /// shard.
 #[derive(Default)]
 pub(super) struct Homes(Mutex<Arc<[Ring]>>);
@@ -38,8 +38,11 @@ impl Homes {
         if known.len() == generations.len() && known.iter().zip(generations).all(same) {
             return known;
         }
-        let rings: Arc<[Ring]> =
-            generations.iter().map(|generation| Ring::new(Arc::clone(&generation.map))).collect();
+        let ring = |generation: &Generation| {
+            let prepared = known.iter().find(|ring| *ring.map() == *generation.map);
+            prepared.cloned().unwrap_or_else(|| Ring::new(Arc::clone(&generation.map)))
+        };
+        let rings: Arc<[Ring]> = generations.iter().map(ring).collect();
         *self.0.lock() = Arc::clone(&rings);
         rings
     }
