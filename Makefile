@@ -121,8 +121,8 @@ chaos: test-build python ## Harm a cluster under load in every way there is (SEE
 SEEDS ?= 50
 JOBS ?= $(shell nproc)
 # Optimised, in a folder of its own, since a seed costs nothing but processor time.
-SIM = CARGO_TARGET_DIR=$(CACHE)/target-sim CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_INCREMENTAL=0 \
-  cargo run --locked --quiet -p clew-sim --features simulation --
+SIM = CARGO_TARGET_DIR=$(CACHE)/target-sim \
+  cargo run --locked --quiet --profile sim -p clew-sim --features simulation --
 
 .PHONY: sim
 sim: system ## Simulate a whole cluster under many seeds (SEEDS=50), or show one (SEED=7)

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -46,6 +47,25 @@ pub(crate) struct Actors {
     pub(crate) distributors: Vec<String>,
     pub(crate) queriers: Vec<String>,
     pub(crate) tally: Arc<Mutex<Tally>>,
+    pub(crate) haste: Haste,
+}
+
+/// Whether clients do everything ten times as often, for the moments in which it tells the most. Clones are
+/// the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Haste(Arc<AtomicBool>);
+
+impl Haste {
+    const FACTOR: u64 = 10;
+
+    /// Hurries clients from their next pause on, or no more.
+    pub(crate) fn set(&self, is_on: bool) {
+        self.0.store(is_on, Ordering::Relaxed);
+    }
+
+    fn factor(&self) -> u64 {
+        if self.0.load(Ordering::Relaxed) { Haste::FACTOR } else { 1 }
+    }
 }
 
 /// The names of a trace's spans. The first is the parent of all others.
@@ -76,12 +96,18 @@ impl Actors {
         Duration::from_millis(min + self.rng.below(max - min + 1))
     }
 
+    /// How long to wait before the next request, in milliseconds; less in haste.
+    fn pause(&self, min: u64, max: u64) -> Duration {
+        let factor = self.haste.factor();
+        self.millis(min / factor, max / factor)
+    }
+
     /// Writes for a tenant until `stop`: new traces, and what is missing of earlier ones.
     pub(crate) async fn write(self, tenant: usize, pause_max: u64, stop: Stop) {
         let clock = self.client.clock.clone();
         let mut number = self.rng.below(1_000) * 1_000_000;
         let mut open: Vec<(Duration, TraceIndex)> = Vec::new();
-        while stop.or(clock.sleep(self.millis(20, pause_max))).await.is_some() {
+        while stop.or(clock.sleep(self.pause(20, pause_max))).await.is_some() {
             number += 1;
             let now = clock.monotonic();
             let mut pieces = Vec::new();
@@ -197,7 +223,7 @@ impl Actors {
                     self.journal.violation("P1", format_args!("a good batch is bad: {text}"));
                     return;
                 }
-                _ => self.client.clock.sleep(self.millis(100, 1_500)).await,
+                _ => self.client.clock.sleep(self.pause(100, 1_500)).await,
             }
         }
         self.tally.lock().batches_given_up += 1;
@@ -205,7 +231,7 @@ impl Actors {
 
     /// Reads traces by id until `stop`.
     pub(crate) async fn read(self, stop: Stop) {
-        while stop.or(self.client.clock.sleep(self.millis(50, 500))).await.is_some() {
+        while stop.or(self.client.clock.sleep(self.pause(100, 1_500))).await.is_some() {
             let count = self.ledger.len() as u64;
             if count == 0 {
                 continue;
@@ -280,7 +306,7 @@ impl Actors {
 
     /// Searches until `stop`.
     pub(crate) async fn search(self, stop: Stop) {
-        while stop.or(self.client.clock.sleep(self.millis(300, 2_500))).await.is_some() {
+        while stop.or(self.client.clock.sleep(self.pause(1_000, 7_000))).await.is_some() {
             let count = self.ledger.groups();
             if count == 0 {
                 continue;

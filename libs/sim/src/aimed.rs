@@ -262,7 +262,9 @@ impl Chaos {
         self.set_cut(&holders.leader, &ingesters, true);
         // One does not hear of the new leader at first.
         self.set_deaf(Role::Querier, true);
+        self.haste.set(true);
         self.sleep(self.millis(3_000, 12_000)).await;
+        self.haste.set(false);
         self.set_deaf(Role::Querier, false);
         self.set_cut(&holders.leader, &ingesters, false);
     }

@@ -8,6 +8,7 @@ use clew_node::{Process, Rng};
 use clew_storage::simulated::Weather as BucketWeather;
 use parking_lot::Mutex;
 
+use crate::actors::Haste;
 use crate::cluster::Cluster;
 use crate::journal::Journal;
 use crate::network::{Name, Weather};
@@ -37,6 +38,7 @@ pub(crate) struct Chaos {
     pub(crate) metastore: Channel,
     /// Whether there are more shards already.
     pub(crate) has_grown: Arc<Mutex<bool>>,
+    pub(crate) haste: Haste,
 }
 
 impl Chaos {
@@ -247,6 +249,7 @@ impl Chaos {
     pub(crate) async fn end(&self) {
         self.process.kill().await;
         self.journal.note(format_args!("everything heals"));
+        self.haste.set(false);
         self.cluster.outside.network.mend();
         self.cluster.outside.network.set_weather(Weather::FINE);
         self.cluster.outside.store.set_weather(BucketWeather::FINE);

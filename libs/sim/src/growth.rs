@@ -85,6 +85,8 @@ impl Chaos {
         self.cluster.stop(&node).await;
         match self.order(|| ForgetNode { node: id.clone() }).await {
             Some(ForgetOutcome::Forgotten) => {
+                // Its supervisor may have seen it end, and started it again.
+                self.cluster.crash(&node).await;
                 self.cluster.wipe(&node);
                 self.cluster.set_absent(&node, true);
                 self.journal.note(format_args!("{} has left", node.name));

@@ -21,7 +21,7 @@ trait Rule: Send {
     fn id(&self) -> &'static str;
 
     /// Looks at what a member has applied; gives what is wrong. `is_newest` tells that no member was
-    /// ever seen with more.
+    /// ever seen with more, and that this is the first of those in this step: they are alike (I1).
     fn check(
         &mut self,
         member: &Name,
@@ -57,9 +57,10 @@ impl Rules {
         for (_, member) in &members {
             self.newest = self.newest.max(member.inspect(State::revision));
         }
+        let mut wanted = Some(self.newest);
         for (name, member) in members {
             member.inspect(|state| {
-                let is_newest = state.revision() == self.newest;
+                let is_newest = wanted.take_if(|newest| *newest == state.revision()).is_some();
                 for rule in &mut self.rules {
                     if let Err(what) = rule.check(&name, state, is_newest, cluster) {
                         journal.violation(rule.id(), format_args!("{name}: {what}"));

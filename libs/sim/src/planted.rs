@@ -1,7 +1,7 @@
 //! The defects that can be planted in production code to see that a run notices them.
 
 /// Seeds, from the first on, within which the usual run notices each of them.
-pub const WITHIN: u64 = 8;
+pub const WITHIN: u64 = 12;
 
 /// Name and meaning of every planted defect.
 pub const PLANTED: [(&str, &str); 12] = [

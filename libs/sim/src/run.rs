@@ -11,7 +11,7 @@ use clew_raft::GroupOptions;
 use clew_storage::simulated::SimulatedStore;
 use parking_lot::Mutex;
 
-use crate::actors::{Actors, QUERIES, Tally};
+use crate::actors::{Actors, Haste, QUERIES, Tally};
 use crate::chaos::Chaos;
 use crate::cluster::{Cluster, Shape, settings};
 use crate::http_client::HttpClient;
@@ -24,6 +24,11 @@ use crate::node::{Node, Outside, Role, outside_clock};
 /// Tenants that write.
 const TENANTS: usize = 2;
 
+/// How long a writer waits after a batch at most, in milliseconds. What is written costs the most time of a
+/// run, since all of it is read in the end; what finds defects is faults, and there is enough under way at
+/// each of them.
+const WRITE_PAUSE_MAX: u64 = 2_400;
+
 /// How often the rules are checked.
 const STEP: Duration = Duration::from_millis(500);
 
@@ -34,7 +39,7 @@ const BEGIN_MAX: Duration = Duration::from_secs(60);
 const HEAL: Duration = Duration::from_secs(150);
 
 /// Every so many seeds raft keeps production's time.
-const USUAL_HEARTBEAT: u64 = 5;
+const USUAL_HEARTBEAT: u64 = 10;
 
 /// How often raft's leaders show that they are alive in the other seeds: most events are heartbeats, which
 /// cost time and show little.
@@ -149,6 +154,7 @@ async fn simulate(options: &Options, polls: Polls) -> std::io::Result<Report> {
         distributors: cluster.addrs(Role::Distributor),
         queriers: cluster.addrs(Role::Querier),
         tally: Arc::default(),
+        haste: Haste::default(),
     };
     let metastore = cluster.metastore(&actors.client.name).map_err(std::io::Error::other)?;
     let mut scene = Scene { cluster, actors, journal, metastore, rules: Rules::new(), clock };
@@ -193,7 +199,7 @@ impl Scene {
         let (clients, stop) = (Process::new(fork()), Stop::new());
         let with = |rng| Actors { rng, ..self.actors.clone() };
         for tenant in 0..TENANTS {
-            clients.spawn(with(fork()).write(tenant, 700, stop.clone()));
+            clients.spawn(with(fork()).write(tenant, WRITE_PAUSE_MAX, stop.clone()));
             clients.spawn(with(fork()).read(stop.clone()));
             clients.spawn(with(fork()).search(stop.clone()));
             clients.spawn(with(fork()).delete(tenant, stop.clone()));
@@ -207,6 +213,7 @@ impl Scene {
             losing: Arc::default(),
             metastore: self.metastore.clone(),
             has_grown: Arc::default(),
+            haste: self.actors.haste.clone(),
         };
         let harm = Box::pin(chaos.clone().run());
         drop(chaos.process.spawn(harm));

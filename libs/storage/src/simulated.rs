@@ -90,6 +90,11 @@ impl SimulatedStore {
         content.objects.iter().map(|(key, (body, _))| (key.clone(), body.len() as u64)).collect()
     }
 
+    /// The size of an object, if it is there.
+    pub fn size_of(&self, key: &str) -> Option<u64> {
+        self.0.lock().objects.get(key).map(|(body, _)| body.len() as u64)
+    }
+
     /// Tells of every object that is stored by whom, at the moment that it is there: its creator may
     /// not know yet.
     pub fn created(&self) -> watch::Receiver<String> {

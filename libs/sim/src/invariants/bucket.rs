@@ -25,10 +25,10 @@ impl Rule for ListedIsThere {
         if !is_newest {
             return Ok(());
         }
-        let sizes = cluster.outside.store.sizes();
+        let store = &cluster.outside.store;
         for object in state.objects() {
-            let size = sizes.get(&object.key.to_string());
-            if size != Some(&object.size) {
+            let size = store.size_of(&object.key.to_string());
+            if size != Some(object.size) {
                 let wanted = object.size;
                 return Err(format!("{} has {wanted} bytes, in the bucket {size:?}", object.key));
             }
