@@ -45,6 +45,8 @@ pub struct Leadership {
 pub struct Members {
     /// Where in the log they were decided; later changes stand higher.
     pub index: u64,
+    /// The term in which they were.
+    pub term: u64,
     /// The replicas that vote.
     pub voters: BTreeMap<ReplicaId, NodeAddr>,
     /// The replicas that receive the log without a vote.
@@ -282,8 +284,9 @@ impl Member {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow();
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-        let index = metrics.membership_config.log_id().map_or(0, |id| id.index);
-        let mut members = Members { index, ..Members::default() };
+        let decided = metrics.membership_config.log_id();
+        let (index, term) = decided.map_or((0, 0), |id| (id.index, id.leader_id.term));
+        let mut members = Members { index, term, ..Members::default() };
         for (replica, addr) in metrics.membership_config.nodes() {
             let side = match voters.contains(replica) {
                 true => &mut members.voters,

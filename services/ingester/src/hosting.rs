@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clew_catalog::{
-    ClaimLog, ClaimOutcome, Incarnation, ReplicaId, ShardPlace, SharedTopology, Topology,
+    ClaimLog, ClaimOutcome, Incarnation, ReplicaId, ShardLead, ShardPlace, SharedTopology, Topology,
 };
 use clew_node::{Deps, Stop};
 use clew_proto::metastore::v1::ReplicaReport;
-use clew_raft::{GroupId, GroupOptions, GroupSpec, Host, NodeAddr, ShardGroup};
+use clew_raft::{GroupId, GroupOptions, GroupSpec, Host, Members, NodeAddr, ShardGroup};
 use clew_ring::ShardId;
 use clew_storage::Bucket;
 use parking_lot::RwLock;
@@ -149,8 +149,15 @@ impl Hosting {
             true => on_disk.contains(&(place.shard, place.incarnation)),
             false => place.has(self.replica),
         };
-        let wanted: BTreeMap<ShardId, ShardPlace> =
+        let mut wanted: BTreeMap<ShardId, ShardPlace> =
             topology.shards.values().filter(belongs).map(|p| (p.shard, p.clone())).collect();
+        for (shard, running) in &self.running {
+            let Some(place) = topology.shards.get(shard) else { continue };
+            if !wanted.contains_key(shard) && self.is_back(place, running) {
+                wanted.insert(*shard, place.clone());
+                is_done = false;
+            }
+        }
         let gone: Vec<ShardId> = self
             .running
             .iter()
@@ -177,6 +184,15 @@ impl Hosting {
             self.followed.send_replace(Some(topology.revision));
         }
         is_done
+    }
+
+    /// Whether the log makes this replica a member later than what the catalog was told last. The leader
+    /// may follow a later topology, which wants the replica again, and counts on what it has.
+    fn is_back(&self, place: &ShardPlace, running: &Running) -> bool {
+        place.incarnation == running.incarnation
+            && place.lead.as_ref().is_some_and(|told| {
+                decided_later(&running.shard.group.members(), self.replica, told)
+            })
     }
 
     async fn open(&mut self, topology: &Topology, place: &ShardPlace) -> Result<(), IngesterError> {
@@ -331,6 +347,15 @@ impl Hosting {
     }
 }
 
+/// Whether `members` have the replica and were decided after what was told. A leader of a later term has
+/// every change that was committed: what it does not tell of was not.
+fn decided_later(members: &Members, replica: ReplicaId, told: &ShardLead) -> bool {
+    let replica = raft_replica(replica);
+    let is_member =
+        members.voters.contains_key(&replica) || members.learners.contains_key(&replica);
+    is_member && members.index > told.members_index && members.term >= told.term
+}
+
 /// The replica as the raft groups call it.
 pub(crate) fn raft_replica(replica: ReplicaId) -> clew_raft::ReplicaId {
     clew_raft::ReplicaId(replica.0)
@@ -340,4 +365,35 @@ pub(crate) fn raft_replica(replica: ReplicaId) -> clew_raft::ReplicaId {
 /// wherever its node is reached now.
 pub(crate) fn addr(replica: ReplicaId) -> NodeAddr {
     NodeAddr(replica.0.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_was_taken_back_is_kept() {
+        let told = ShardLead {
+            term: 6,
+            leader: ReplicaId(2),
+            members_index: 41,
+            voters: [2, 3, 5].map(ReplicaId).to_vec(),
+            learners: vec![],
+        };
+        let members = |term, index, voters: [u64; 3]| Members {
+            index,
+            term,
+            voters: voters
+                .iter()
+                .map(|at| (raft_replica(ReplicaId(*at)), addr(ReplicaId(*at))))
+                .collect(),
+            ..Members::default()
+        };
+        let mine = ReplicaId(1);
+        assert!(decided_later(&members(6, 42, [1, 2, 3]), mine, &told));
+        assert!(decided_later(&members(7, 42, [1, 2, 3]), mine, &told));
+        assert!(!decided_later(&members(6, 40, [1, 2, 3]), mine, &told), "before it was taken out");
+        assert!(!decided_later(&members(5, 42, [1, 2, 3]), mine, &told), "never committed");
+        assert!(!decided_later(&members(6, 42, [2, 3, 5]), mine, &told), "not a member");
+    }
 }
