@@ -167,7 +167,14 @@ impl Hosting {
             .map(|(id, _)| *id)
             .collect();
         for shard in gone {
-            self.close(shard).await;
+            let Some(closed) = self.close(shard).await else { continue };
+            // It went on following its log until it was closed.
+            if let Some(place) = topology.shards.get(&shard)
+                && self.is_back(place, &closed)
+            {
+                wanted.insert(shard, place.clone());
+                is_done = false;
+            }
         }
         is_done &= self.remove_foreign(topology, &wanted, &on_disk).await;
         for place in wanted.into_values() {
@@ -243,15 +250,16 @@ impl Hosting {
     }
 
     /// Stops a shard: what waits is still appended, reads are served until then.
-    async fn close(&mut self, shard: ShardId) {
-        let Some(running) = self.running.remove(&shard) else { return };
+    async fn close(&mut self, shard: ShardId) -> Option<Running> {
+        let mut running = self.running.remove(&shard)?;
         running.shard.close();
         // An error means the sender is gone, which is what is waited for.
-        let _ = running.appended.await;
+        let _ = (&mut running.appended).await;
         running.stop.stop();
         running.shard.group.shutdown().await;
         self.hosted.0.write().remove(&shard);
         tracing::info!(shard = shard.0, "replica closed");
+        Some(running)
     }
 
     /// Tells a catalog of node and disk that was restored from before it knew them.
