@@ -42,7 +42,9 @@ class Cluster:
         self.nodes = []
         self.bucket = None
         first = [self._make(roles) for _ in range(3)]
-        self.members = ",".join(f'"{node.rpc_addr}"' for node in first)
+        # In a list, YAML takes an IPv6 address for another one.
+        quote = '"' if first[0].host.startswith("[") else ""
+        self.members = ",".join(f"{quote}{node.rpc_addr}{quote}" for node in first)
         for node in first:
             node.settings.append(f"metastore.members=[{self.members}]")
             node.start(wait=False)
