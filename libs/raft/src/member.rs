@@ -362,6 +362,7 @@ impl Member {
             Call::Append(append) => {
                 self.raft.append_entries(append).await.map(Answer::Append).map_err(fatal_of)
             }
+            Call::Vote(_) if self.may_have_lost_its_log() => return Err(Error::NoLog(self.group)),
             Call::Vote(vote) => self.raft.vote(vote).await.map(Answer::Vote).map_err(fatal_of),
             Call::Lead { now } => {
                 let willing = self.elections.load(Ordering::Relaxed);
@@ -380,6 +381,14 @@ impl Member {
             }
         };
         answer.map(|answer| answer.encode()).map_err(|fatal| self.fatal(&fatal))
+    }
+
+    /// Whether this is a replica of a shard without a log. Whoever counts on its vote may go by members of
+    /// long ago: since then it was removed and came back, and what it acknowledged in between is gone.
+    /// A shard begins with its members in the log of each, and takes in a voter only when that has the log; so
+    /// no election needs this one. Metastores begin in one place, and their replicas never come back.
+    fn may_have_lost_its_log(&self) -> bool {
+        matches!(self.group, GroupId::Shard { .. }) && self.members().voters.is_empty()
     }
 
     pub(crate) async fn shutdown(&self) {

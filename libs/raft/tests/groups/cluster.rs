@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clew_raft::{Error, Group, GroupId, GroupOptions, ReplicaId};
+use clew_raft::{Error, Group, GroupId, GroupOptions, GroupSpec, ReplicaId};
 
 use crate::rig::*;
 
@@ -218,4 +218,29 @@ async fn an_entry_that_takes_longer_than_a_heartbeat_arrives() {
     // An attempt whose outcome was not known is repeated.
     log.dedup();
     assert_eq!(log, [payload(0), large, payload(1)]);
+}
+
+/// Who votes with an empty log could have acknowledged what the candidate lacks, before its log was removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_came_back_empty_does_not_vote() {
+    let cluster = Cluster::new(3);
+    let options = GroupOptions::default();
+    let shards = cluster.open_shards(&options).await;
+    append(&shards, 1).await;
+    let old = leader(&shards).await;
+    let mut others =
+        cluster.nodes.iter().zip(&shards).filter(|(node, _)| node.replica != old.replica());
+    let ((_, candidate), (emptied, shard)) = (others.next().unwrap(), others.next().unwrap());
+    let gone = cluster.nodes.iter().find(|node| node.replica == old.replica()).unwrap();
+    cluster.network.set_cut(&gone.addr, true);
+    shard.shutdown().await;
+    emptied.host.remove(SHARD).await.unwrap();
+    let (replica, options) = (emptied.replica, options.clone());
+    let spec = GroupSpec { group: SHARD, replica, bootstrap: None, options };
+    let empty = emptied.host.open_shard(spec).await.unwrap();
+    // It asks for votes again and again, and gets none but its own.
+    let term = candidate.leadership().borrow().term;
+    let seen = until(&mut candidate.leadership(), |now| now.is_leader || now.term > term + 2).await;
+    assert!(!seen.is_leader);
+    assert!(empty.members().voters.is_empty());
 }
