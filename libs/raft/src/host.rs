@@ -114,6 +114,8 @@ pub struct GroupSpec {
 #[derive(Default)]
 pub(crate) struct Registry {
     members: RwLock<BTreeMap<GroupId, Slot>>,
+    /// Groups whose replica was removed by this process.
+    removed: RwLock<BTreeSet<GroupId>>,
 }
 
 enum Slot {
@@ -323,7 +325,8 @@ impl Host {
     /// [`Error::NotOpen`], [`Error::WrongReplica`], [`Error::Corrupt`], [`Error::Stopped`].
     pub async fn handle(&self, group: GroupId, request: Bytes) -> Result<Bytes, Error> {
         let member = self.registry.get(group)?;
-        member.handle(request).await
+        let was_removed = self.registry.removed.read().contains(&group);
+        member.handle(request, was_removed).await
     }
 
     /// Deletes what the disk holds of a group that is not open; its replica id is spent.
@@ -333,6 +336,7 @@ impl Host {
     pub async fn remove(&self, group: GroupId) -> Result<(), Error> {
         // Held so that nobody opens the group meanwhile.
         let _place = self.registry.reserve(group)?;
+        self.registry.removed.write().insert(group);
         self.store.remove(group).await
     }
 

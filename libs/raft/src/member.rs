@@ -352,7 +352,8 @@ impl Member {
     }
 
     /// Answers a request of another replica of the group.
-    pub(crate) async fn handle(&self, request: Bytes) -> Result<Bytes, Error> {
+    /// `was_removed`: this process removed a replica of the group before it opened this one.
+    pub(crate) async fn handle(&self, request: Bytes, was_removed: bool) -> Result<Bytes, Error> {
         let Request { to, call } = Request::decode(request)?;
         if to != self.replica {
             let (group, found) = (self.group, self.replica);
@@ -362,7 +363,12 @@ impl Member {
             Call::Append(append) => {
                 self.raft.append_entries(append).await.map(Answer::Append).map_err(fatal_of)
             }
-            Call::Vote(_) if self.may_have_lost_its_log() => return Err(Error::NoLog(self.group)),
+            // Whoever counts on this vote may go by members of long ago: since then the replica was removed
+            // and came back, and what it acknowledged in between is gone. A group takes in a voter only
+            // when it has the log, so no election needs this one.
+            Call::Vote(_) if was_removed && self.members().voters.is_empty() => {
+                return Err(Error::NoLog(self.group));
+            }
             Call::Vote(vote) => self.raft.vote(vote).await.map(Answer::Vote).map_err(fatal_of),
             Call::Lead { now } => {
                 let willing = self.elections.load(Ordering::Relaxed);
@@ -381,14 +387,6 @@ impl Member {
             }
         };
         answer.map(|answer| answer.encode()).map_err(|fatal| self.fatal(&fatal))
-    }
-
-    /// Whether this is a replica of a shard without a log. Whoever counts on its vote may go by members of
-    /// long ago: since then it was removed and came back, and what it acknowledged in between is gone.
-    /// A shard begins with its members in the log of each, and takes in a voter only when that has the log; so
-    /// no election needs this one. Metastores begin in one place, and their replicas never come back.
-    fn may_have_lost_its_log(&self) -> bool {
-        matches!(self.group, GroupId::Shard { .. }) && self.members().voters.is_empty()
     }
 
     pub(crate) async fn shutdown(&self) {
