@@ -57,7 +57,7 @@ test-build: system
 
 .PHONY: e2e
 e2e: test-build python ## Run the real binary against real clients, and kill it
-	CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest $(PYTHON) -m pytest -q -x services/clew/tests/e2e $(ARGS)
+	CLEW_BINARY=$(CLEW) CLEW_LOADTEST=$(CARGO_TARGET_DIR)/debug/clew-loadtest $(PYTHON) -m pytest -q -x -rs services/clew/tests/e2e $(ARGS)
 
 DEPLOY_VENV := $(CACHE)/venv-deploy
 DEPLOY_TOOLS := $(CACHE)/prometheus

@@ -329,7 +329,8 @@ impl Host {
         member.handle(request, was_removed).await
     }
 
-    /// Deletes what the disk holds of a group that is not open; its replica id is spent.
+    /// Deletes what the disk holds of a group that is not open. A replica that this process opens again has no
+    /// vote until it has a log.
     ///
     /// # Errors
     /// [`Error::AlreadyOpen`]; [`Error::StoreFailed`].
