@@ -45,6 +45,15 @@ pub(crate) struct VoteMsg {
     committed: bool,
 }
 
+/// A replica that was removed, and where its log ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RemovedMsg {
+    #[prost(uint64, tag = "1")]
+    replica: u64,
+    #[prost(message, optional, tag = "2")]
+    last: Option<LogIdMsg>,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct VotersMsg {
     #[prost(uint64, repeated, tag = "1")]
@@ -174,6 +183,14 @@ pub(crate) fn vote_from_msg(msg: &VoteMsg) -> Result<RaftVote, Error> {
         true => RaftVote::new_committed(term, msg.candidate),
         false => RaftVote::new(term, msg.candidate),
     })
+}
+
+pub(crate) fn removed_to_msg(replica: u64, last: Option<RaftLogId>) -> RemovedMsg {
+    RemovedMsg { replica, last: last.map(log_id_to_msg) }
+}
+
+pub(crate) fn removed_from_msg(msg: RemovedMsg) -> Result<(u64, Option<RaftLogId>), Error> {
+    Ok((msg.replica, log_id_option(&msg.last)?))
 }
 
 pub(crate) fn membership_to_msg(membership: &RaftMembership) -> MembershipMsg {

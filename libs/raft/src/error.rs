@@ -59,9 +59,9 @@ pub enum Error {
     /// This process has no open replica of the group.
     #[error("the group is not open here: {0}")]
     NotOpen(GroupId),
-    /// A replica without a log was asked for its vote. It may be one that was removed and came back.
-    #[error("the replica of {0} here has no log yet, so it does not vote")]
-    NoLog(GroupId),
+    /// A replica that was removed and came back was asked for its vote before it had its log again.
+    #[error("the replica of {0} here has not got its log back yet, so it does not vote")]
+    LogMissing(GroupId),
     /// This process has an open replica of the group already.
     #[error("the group is open here already: {0}")]
     AlreadyOpen(GroupId),
@@ -131,7 +131,7 @@ impl Error {
             | Error::Unreachable { .. }
             | Error::Stopped { .. }
             | Error::StoreFailed(_)
-            | Error::NoLog(_)
+            | Error::LogMissing(_)
             | Error::Closed => ErrorKind::Unavailable,
             Error::Overloaded { .. } => ErrorKind::Overloaded,
             Error::TooLarge { .. } | Error::Invalid(_) | Error::Unable(_) => ErrorKind::Invalid,

@@ -103,8 +103,8 @@ pub struct GroupSpec {
     /// The replica this disk holds.
     pub replica: ReplicaId,
     /// The first voters of a new group, this replica among them; each of them may be opened with
-    /// the same list. Ignored if the replica has a log already. Without it a new replica waits to
-    /// be added.
+    /// the same list. Ignored if the replica has a log already, or was removed once. Without it a
+    /// new replica waits to be added.
     pub bootstrap: Option<BTreeMap<ReplicaId, NodeAddr>>,
     /// Limits and times.
     pub options: GroupOptions,
@@ -114,8 +114,6 @@ pub struct GroupSpec {
 #[derive(Default)]
 pub(crate) struct Registry {
     members: RwLock<BTreeMap<GroupId, Slot>>,
-    /// Groups whose replica was removed by this process.
-    removed: RwLock<BTreeSet<GroupId>>,
 }
 
 enum Slot {
@@ -274,6 +272,9 @@ impl Host {
         committed: CommittedId,
     ) -> Result<Arc<Member>, Error> {
         let (group, options) = (spec.group, &spec.options);
+        let removed = self.store.removed(group)?.filter(|removed| removed.replica == spec.replica);
+        // The member begins to run once it has its log back.
+        let config = Config { enable_elect: removed.is_none(), ..config };
         let config = config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
         let limits = LogLimits {
             tail_bytes_max: options.tail_bytes_max,
@@ -289,6 +290,7 @@ impl Host {
             replica: spec.replica,
             raft,
             log,
+            removed,
             applied,
             proposals_max: options.proposals_max,
             transport: Arc::clone(&self.transport),
@@ -301,7 +303,8 @@ impl Host {
 
     /// Makes a new group's first membership, and a lone voter lead without waiting for a timer.
     async fn join(&self, spec: &GroupSpec, member: &Arc<Member>) -> Result<(), Error> {
-        let is_new = !member.raft.is_initialized().await.map_err(|fatal| member.fatal(&fatal))?;
+        let is_begun = member.raft.is_initialized().await.map_err(|fatal| member.fatal(&fatal))?;
+        let is_new = !is_begun && !member.was_removed();
         if let Some(voters) = spec.bootstrap.as_ref().filter(|_| is_new) {
             let voters: BTreeMap<u64, NodeAddr> =
                 voters.iter().map(|(replica, addr)| (replica.0, addr.clone())).collect();
@@ -325,19 +328,17 @@ impl Host {
     /// [`Error::NotOpen`], [`Error::WrongReplica`], [`Error::Corrupt`], [`Error::Stopped`].
     pub async fn handle(&self, group: GroupId, request: Bytes) -> Result<Bytes, Error> {
         let member = self.registry.get(group)?;
-        let was_removed = self.registry.removed.read().contains(&group);
-        member.handle(request, was_removed).await
+        member.handle(request).await
     }
 
-    /// Deletes what the disk holds of a group that is not open. A replica that this process opens again has no
-    /// vote until it has a log.
+    /// Deletes what the disk holds of a group that is not open. The replica can be opened again, to be
+    /// taken back by its group: it has no say until it has its log again.
     ///
     /// # Errors
     /// [`Error::AlreadyOpen`]; [`Error::StoreFailed`].
     pub async fn remove(&self, group: GroupId) -> Result<(), Error> {
         // Held so that nobody opens the group meanwhile.
         let _place = self.registry.reserve(group)?;
-        self.registry.removed.write().insert(group);
         self.store.remove(group).await
     }
 

@@ -13,7 +13,7 @@ use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::codec::{self, EntryMsg, LogIdMsg, VoteMsg};
+use crate::codec::{self, EntryMsg, LogIdMsg};
 use crate::error::Error;
 use crate::ids::GroupId;
 use crate::runtime;
@@ -126,16 +126,8 @@ impl GroupLog {
         group: GroupId,
         limits: LogLimits,
     ) -> Result<Arc<GroupLog>, Error> {
-        let purged = match store.record(group, Record::Purged)? {
-            Some(record) => {
-                Some(codec::log_id_from_msg(&codec::unframe::<LogIdMsg>("purge marker", record)?)?)
-            }
-            None => None,
-        };
-        let (start, end) = keys::group_range(group);
-        let newest = store.read(|disk| disk.last(keys::LOG, &start, &end))?;
-        let newest = newest.map(|(key, value)| decode(&key, &value)).transpose()?;
-        let last = newest.map(|entry| entry.log_id).max(purged);
+        let purged = purged(&store, group)?;
+        let last = end(&store, group)?;
         let state = State { purged, last, ..State::default() };
         Ok(Arc::new(GroupLog { store, group, limits, state: Mutex::new(state) }))
     }
@@ -143,6 +135,11 @@ impl GroupLog {
     /// The last entry that was purged.
     pub(crate) fn purged(&self) -> Option<RaftLogId> {
         self.state.lock().purged
+    }
+
+    /// The last entry that is on disk, or was before it was purged.
+    pub(crate) fn last(&self) -> Option<RaftLogId> {
+        self.state.lock().last
     }
 
     /// The entries in `start..end` that exist, in order; with a limit, the first of them that fit
@@ -242,11 +239,6 @@ impl GroupLog {
         runtime::blocking(move || store.drop_files(first, last)).await
     }
 
-    fn vote(&self) -> Result<Option<RaftVote>, Error> {
-        let Some(record) = self.store.record(self.group, Record::Vote)? else { return Ok(None) };
-        Ok(Some(codec::vote_from_msg(&codec::unframe::<VoteMsg>("vote", record)?)?))
-    }
-
     fn committed(&self) -> Result<Option<RaftLogId>, Error> {
         let Some(record) = self.store.record(self.group, Record::Committed)? else {
             return Ok(None);
@@ -254,6 +246,19 @@ impl GroupLog {
         let id = codec::log_id_from_msg(&codec::unframe::<LogIdMsg>("committed id", record)?)?;
         Ok(Some(id).min(self.state.lock().last))
     }
+}
+
+fn purged(store: &LogStore, group: GroupId) -> Result<Option<RaftLogId>, Error> {
+    let Some(record) = store.record(group, Record::Purged)? else { return Ok(None) };
+    Ok(Some(codec::log_id_from_msg(&codec::unframe::<LogIdMsg>("purge marker", record)?)?))
+}
+
+/// Where the group's log on disk ends, whether its last entry is still there or purged.
+pub(crate) fn end(store: &LogStore, group: GroupId) -> Result<Option<RaftLogId>, Error> {
+    let (start, end) = keys::group_range(group);
+    let newest = store.read(|disk| disk.last(keys::LOG, &start, &end))?;
+    let newest = newest.map(|(key, value)| decode(&key, &value)).transpose()?;
+    Ok(newest.map(|entry| entry.log_id).max(purged(store, group)?))
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Result<RaftEntry, Error> {
@@ -375,7 +380,10 @@ impl RaftLogStorage<Types> for LogStorage {
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, StorageError> {
-        self.log.vote().map_err(|error| StorageIOError::read_vote(&error).into())
+        self.log
+            .store
+            .vote(self.log.group)
+            .map_err(|error| StorageIOError::read_vote(&error).into())
     }
 
     async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), StorageError> {

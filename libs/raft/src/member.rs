@@ -2,8 +2,8 @@
 //! confirming leadership, reading the committed log, changing members.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use openraft::error::{
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, EntryPayload};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::error::Error;
@@ -21,6 +22,7 @@ use crate::handover::HandOverTimes;
 use crate::ids::{GroupId, LogId, NodeAddr, ReplicaId};
 use crate::log::GroupLog;
 use crate::runtime;
+use crate::store::Removed;
 use crate::transport::Transport;
 use crate::types::{Command, Raft, RaftEntry, Reply, Types};
 use crate::wire::{Answer, Call, Request, snapshot_answer};
@@ -97,8 +99,10 @@ pub(crate) struct Member {
     pub(crate) proposals_max: usize,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) times: HandOverTimes,
-    /// Whether this replica runs for leader.
-    elections: AtomicBool,
+    /// Whether this replica may run for leader. Locked while openraft is told.
+    elections: Mutex<bool>,
+    /// Set if it was removed from this disk once, and is back.
+    removed: Option<Removed>,
     payload_bytes_max: usize,
     snapshot_bytes_max: u64,
     rounds: ReadRounds,
@@ -110,6 +114,7 @@ pub(crate) struct Parts {
     pub(crate) replica: ReplicaId,
     pub(crate) raft: Raft,
     pub(crate) log: Arc<GroupLog>,
+    pub(crate) removed: Option<Removed>,
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) proposals_max: usize,
     pub(crate) transport: Arc<dyn Transport>,
@@ -138,7 +143,7 @@ impl Member {
                 tracing::error!(%group, reason = %fatal, "a replica has stopped");
             }
         });
-        Arc::new(Member {
+        let member = Arc::new(Member {
             group: parts.group,
             replica: parts.replica,
             raft: parts.raft,
@@ -149,12 +154,28 @@ impl Member {
             admission: Arc::new(Semaphore::new(parts.proposals_max)),
             proposals_max: parts.proposals_max,
             transport: parts.transport,
-            elections: AtomicBool::new(true),
+            elections: Mutex::new(true),
+            removed: parts.removed,
             times: parts.times,
             payload_bytes_max: parts.payload_bytes_max,
             snapshot_bytes_max: parts.snapshot_bytes_max,
             rounds: ReadRounds::default(),
-        })
+        });
+        if member.removed.is_some() {
+            deps.tasks.spawn(run_when_log_is_back(member.raft.clone(), Arc::downgrade(&member)));
+        }
+        member
+    }
+
+    /// Whether this replica was removed from this disk once.
+    pub(crate) fn was_removed(&self) -> bool {
+        self.removed.is_some()
+    }
+
+    /// Whether it has what it had when it was removed, and so may vote and run. What it said before counts
+    /// on entries that it would vote against without them.
+    fn has_its_log(&self) -> bool {
+        self.removed.is_none_or(|removed| self.log.last() >= removed.last)
     }
 
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -323,8 +344,9 @@ impl Member {
     }
 
     pub(crate) fn set_elections(&self, on: bool) {
-        self.elections.store(on, Ordering::Relaxed);
-        self.raft.runtime_config().elect(on);
+        let mut elections = self.elections.lock();
+        *elections = on;
+        self.raft.runtime_config().elect(on && self.has_its_log());
     }
 
     pub(crate) async fn elect(&self) -> Result<(), Error> {
@@ -352,8 +374,7 @@ impl Member {
     }
 
     /// Answers a request of another replica of the group.
-    /// `was_removed`: this process removed a replica of the group before it opened this one.
-    pub(crate) async fn handle(&self, request: Bytes, was_removed: bool) -> Result<Bytes, Error> {
+    pub(crate) async fn handle(&self, request: Bytes) -> Result<Bytes, Error> {
         let Request { to, call } = Request::decode(request)?;
         if to != self.replica {
             let (group, found) = (self.group, self.replica);
@@ -363,15 +384,10 @@ impl Member {
             Call::Append(append) => {
                 self.raft.append_entries(append).await.map(Answer::Append).map_err(fatal_of)
             }
-            // Whoever counts on this vote may go by members of long ago: since then the replica was removed
-            // and came back, and what it acknowledged in between is gone. A group takes in a voter only
-            // when it has the log, so no election needs this one.
-            Call::Vote(_) if was_removed && self.members().voters.is_empty() => {
-                return Err(Error::NoLog(self.group));
-            }
+            Call::Vote(_) if !self.has_its_log() => return Err(Error::LogMissing(self.group)),
             Call::Vote(vote) => self.raft.vote(vote).await.map(Answer::Vote).map_err(fatal_of),
             Call::Lead { now } => {
-                let willing = self.elections.load(Ordering::Relaxed);
+                let willing = *self.elections.lock() && self.has_its_log();
                 match now && willing {
                     true => self.raft.trigger().elect().await,
                     false => Ok(()),
@@ -473,6 +489,25 @@ impl Drop for Pending {
 }
 
 /// Keeps the published leadership up to date until the replica stops.
+/// Lets a replica that was removed and is back run for leader, once it has its log.
+async fn run_when_log_is_back(raft: Raft, member: Weak<Member>) {
+    let mut log = raft.data_metrics();
+    loop {
+        // Seen before the log is looked at: what comes later wakes this again.
+        log.mark_unchanged();
+        let Some(member) = member.upgrade() else { return };
+        if member.has_its_log() {
+            let elections = member.elections.lock();
+            member.raft.runtime_config().elect(*elections);
+            return;
+        }
+        drop(member);
+        if log.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn follow_leadership(
     mut metrics: watch::Receiver<RaftServerMetrics<u64, NodeAddr>>,
     leadership: watch::Sender<Leadership>,

@@ -10,6 +10,7 @@
 mod disk;
 pub(crate) mod keys;
 mod plant;
+mod removed;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 #[cfg(feature = "test-support")]
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::disk::Disk;
 use self::keys::Record;
+pub(crate) use self::removed::Removed;
 #[cfg(feature = "test-support")]
 pub use self::simulated::SimulatedDisk;
 use self::writer::{Job, Meters};
@@ -194,28 +196,15 @@ impl LogStore {
         self.read(|disk| disk.get(keys::META, &keys::record(group, record)))
     }
 
-    /// Notes which replica of the group this disk holds.
-    pub(crate) async fn claim(&self, group: GroupId, replica: ReplicaId) -> Result<(), Error> {
-        if let Some(found) = self.record(group, Record::Replica)? {
-            let found = replica_from_bytes(&found)?;
-            if found != replica {
-                return Err(Error::WrongReplica { group, wanted: replica, found });
-            }
-            return Ok(());
-        }
-        let value = replica.0.to_be_bytes().to_vec();
-        self.write(vec![Op::put_record(group, Record::Replica, value)], Sync::Yes).await
-    }
-
-    /// Drops everything of a group whose replica is closed.
-    pub(crate) async fn remove(&self, group: GroupId) -> Result<(), Error> {
+    /// Drops everything of a group that is not open but what is `kept`, in one write.
+    async fn drop_group(&self, group: GroupId, kept: Vec<Op>) -> Result<(), Error> {
         let (start, end) = keys::group_range(group);
         let ranges = keys::FAMILIES.map(|family| Op::DeleteRange {
             family,
             start: start.clone(),
             end: end.clone(),
         });
-        self.write(ranges.into(), Sync::Yes).await?;
+        self.write(ranges.into_iter().chain(kept).collect(), Sync::Yes).await?;
         self.drop_files(start, end)
     }
 

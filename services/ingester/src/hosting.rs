@@ -22,7 +22,7 @@ use clew_raft::{GroupId, GroupOptions, GroupSpec, Host, Members, NodeAddr, Shard
 use clew_ring::ShardId;
 use clew_storage::Bucket;
 use parking_lot::RwLock;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::boot::Membership;
 use crate::head::Budget;
@@ -93,6 +93,8 @@ pub(crate) struct Hosting {
     pub(crate) followed: watch::Sender<Option<u64>>,
     /// What runs, by shard.
     pub(crate) running: BTreeMap<ShardId, Running>,
+    /// Told when a replica has stopped by itself.
+    pub(crate) ended: Arc<Notify>,
 }
 
 /// A shard at work.
@@ -105,6 +107,14 @@ pub(crate) struct Running {
     appended: oneshot::Receiver<()>,
 }
 
+impl Running {
+    /// Whether its replica has stopped by itself: openraft's task ended. What is on disk is as after a
+    /// crash, so it can be opened again.
+    fn has_ended(&self) -> bool {
+        self.shard.group.leadership().has_changed().is_err()
+    }
+}
+
 impl Hosting {
     /// Follows the topology until `stop`, then stops everything in order.
     pub(crate) async fn run(mut self, stop: Stop) {
@@ -114,9 +124,15 @@ impl Hosting {
             let now = topology.borrow_and_update().clone();
             let is_done = now.cluster.is_none() || self.follow(&now).await;
             let changed = async {
-                match is_done {
-                    true => Some(topology.changed().await),
-                    false => self.deps.clock.timeout(retry, topology.changed()).await,
+                tokio::select! {
+                    biased;
+                    changed = topology.changed() => Some(changed),
+                    () = self.deps.clock.sleep(retry), if !is_done => None,
+                    () = self.ended.notified() => {
+                        // It may stop again at once.
+                        self.deps.clock.sleep(RETRY).await;
+                        None
+                    }
                 }
             };
             match stop.or(changed).await {
@@ -142,9 +158,14 @@ impl Hosting {
 
     /// Whether all was done that the topology asks for; what was not is to be tried again.
     async fn follow(&mut self, topology: &Topology) -> bool {
+        if self.host.store().failed().borrow().is_some() {
+            // Every replica has stopped, and the process is about to.
+            return false;
+        }
         let mut is_done = self.stay_known(topology).await;
         let Some(on_disk) = self.logs_on_disk() else { return false };
         is_done &= self.claim(topology, &on_disk).await;
+        self.open_strays(topology, &on_disk).await;
         let belongs = |place: &&ShardPlace| match place.awaits {
             true => on_disk.contains(&(place.shard, place.incarnation)),
             false => place.has(self.replica),
@@ -162,7 +183,9 @@ impl Hosting {
             .running
             .iter()
             .filter(|(id, running)| {
-                wanted.get(*id).is_none_or(|place| place.incarnation != running.incarnation)
+                let place = wanted.get(*id);
+                place.is_none_or(|place| place.incarnation != running.incarnation)
+                    || running.has_ended()
             })
             .map(|(id, _)| *id)
             .collect();
@@ -191,6 +214,26 @@ impl Hosting {
             self.followed.send_replace(Some(topology.revision));
         }
         is_done
+    }
+
+    /// Opens what is on disk although the catalog has it elsewhere: only the log tells whether it was taken
+    /// back since.
+    async fn open_strays(
+        &mut self,
+        topology: &Topology,
+        on_disk: &BTreeSet<(ShardId, Incarnation)>,
+    ) {
+        for (shard, incarnation) in on_disk {
+            let Some(place) = topology.shards.get(shard) else { continue };
+            let is_stray =
+                place.incarnation == *incarnation && !place.awaits && !place.has(self.replica);
+            if !is_stray || self.running.contains_key(shard) {
+                continue;
+            }
+            if let Err(error) = self.open(topology, place).await {
+                tracing::error!(%shard, %error, "a replica that has moved away cannot be opened");
+            }
+        }
     }
 
     /// Whether the log makes this replica a member later than what the catalog was told last. The leader
@@ -242,7 +285,14 @@ impl Hosting {
             drop(done);
         });
         self.deps.tasks.spawn(shard.clone().run_head(stop.clone()));
-        self.deps.tasks.spawn(shard.clone().run_duties(self.topology.clone(), stop.clone()));
+        let duties = shard.clone().run_duties(self.topology.clone(), stop.clone());
+        let (stopping, ended) = (stop.clone(), self.ended.clone());
+        self.deps.tasks.spawn(async move {
+            duties.await;
+            if !stopping.is_stopped() {
+                ended.notify_one();
+            }
+        });
         self.hosted.0.write().insert(place.shard, shard.clone());
         let running = Running { incarnation: place.incarnation, shard, stop, appended };
         self.running.insert(place.shard, running);

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clew_block::Block;
@@ -94,6 +95,7 @@ struct Running {
     bucket: Bucket,
     metastore: FakeMetastore,
     deps: Deps,
+    host: Host,
     store: Arc<LogStore>,
     stop: Stop,
 }
@@ -101,10 +103,11 @@ struct Running {
 async fn start(dir: &Path, metastore: FakeMetastore, config: Config) -> Running {
     let deps = Deps::system(2);
     let store = LogStore::open(&dir.join("raft"), &LogOptions::default(), &deps).unwrap();
+    let host = Host::new(store.clone(), Arc::new(NoPeers), deps.clone());
     let bucket_dir = dir.join("bucket").display().to_string();
     let bucket = Bucket::open(&BucketConfig::at(bucket_dir), &deps).unwrap();
     let parts = Parts {
-        host: Host::new(store.clone(), Arc::new(NoPeers), deps.clone()),
+        host: host.clone(),
         bucket: bucket.clone(),
         metastore: Channel::local(MetastoreServiceServer::new(metastore.clone())),
         node: NodeId::parse("node-0").unwrap(),
@@ -120,7 +123,7 @@ async fn start(dir: &Path, metastore: FakeMetastore, config: Config) -> Running 
     let (handle, stop) = (ingester.handle(), Stop::new());
     deps.tasks.spawn(ingester.run(stop.clone()));
     handle.ready().await.unwrap();
-    Running { client, bucket, metastore, deps, store, stop }
+    Running { client, bucket, metastore, deps, host, store, stop }
 }
 
 fn new_catalog() -> FakeMetastore {
@@ -269,6 +272,27 @@ async fn what_is_acknowledged_is_in_the_head_or_in_blocks_once() {
     assert_eq!(running.head("a", watermark, &[1, 2]).await, [(1, 2)]);
     assert_eq!(running.blocks("a").await, [(1, 1), (2, 1)]);
     assert_eq!(running.blocks("b").await, [(1, 9)]);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_by_itself_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = start(dir.path(), new_catalog(), Config::default()).await;
+    for round in 1..3 {
+        running.append("a", &[(1, round)]).await;
+        running.host.shutdown().await;
+        let clock = running.deps.clock.clone();
+        let again = async {
+            while running.try_append(0, batch("a", &[(2, round)])).await.is_err() {
+                clock.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        clock.timeout(Duration::from_secs(60), again).await.unwrap();
+    }
+    assert_eq!(running.head("a", 0, &[1, 2]).await, [(1, 1), (1, 2), (2, 1), (2, 2)]);
+    running.flush().await;
+    assert_eq!(running.blocks("a").await, [(1, 1), (1, 2), (2, 1), (2, 2)]);
     running.end().await;
 }
 

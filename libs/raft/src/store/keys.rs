@@ -2,7 +2,8 @@
 //!
 //! Every key starts with the 13 bytes of the group, so that a group is one contiguous range.
 //! - `log`: group, index (8, big endian) → entry. Values lie in blob files.
-//! - `meta`: group, record (1) → vote, purge marker, committed id, replica id, shard state, snapshot.
+//! - `meta`: group, record (1) → vote, purge marker, committed id, replica id, shard state, snapshot,
+//!   the replica that was removed.
 //! - `snapshot`: group, generation (8), chunk (4) → a piece of the state machine's snapshot.
 
 use crate::ids::GroupId;
@@ -21,6 +22,7 @@ pub(crate) enum Record {
     Committed = 4,
     Shard = 5,
     Snapshot = 6,
+    Removed = 7,
 }
 
 pub(crate) fn entry(group: GroupId, index: u64) -> Vec<u8> {

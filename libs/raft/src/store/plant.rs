@@ -38,7 +38,7 @@ impl LogStore {
         if index >= codec::NUMBER_MAX {
             return Err(Error::Invalid(format!("no log reaches index {index}")));
         }
-        self.remove(group).await?;
+        self.drop_group(group, Vec::new()).await?;
         let last = RaftLogId::new(CommittedLeaderId::new(FIRST_TERM, replica.0), index);
         let voters = vec![BTreeSet::from([replica.0])];
         let members = Membership::new(voters, BTreeMap::from([(replica.0, addr)]));

@@ -4,7 +4,8 @@ use openraft::{CommittedLeaderId, StoredMembership};
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{RaftLogId, SnapshotMeta};
+use crate::codec;
+use crate::types::{RaftLogId, RaftVote, SnapshotMeta};
 
 fn open(path: &Path) -> Arc<LogStore> {
     LogStore::open(path, &LogOptions::default(), &Deps::system(1)).unwrap()
@@ -39,6 +40,46 @@ async fn groups_are_found_again_and_keep_their_replica() {
     store.remove(groups[1]).await.unwrap();
     assert_eq!(store.groups_on_disk().unwrap(), [found[0], found[2]]);
     store.claim(groups[1], ReplicaId(99)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_replica_keeps_its_vote_and_knows_how_far_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (group, mine) = (GroupId::shard(7, 1), ReplicaId(3));
+    let last = RaftLogId::new(CommittedLeaderId::new(4, 2), 17);
+    let ends = |term, index| {
+        let id = RaftLogId::new(CommittedLeaderId::new(term, 2), index);
+        let marker = codec::frame(&codec::log_id_to_msg(id));
+        Op::put_record(group, Record::Purged, marker)
+    };
+    let vote = codec::frame(&codec::vote_to_msg(&RaftVote::new_committed(5, 3)));
+    store.remove(group).await.unwrap();
+    assert_eq!(store.removed(group).unwrap(), None, "there was none");
+
+    store.claim(group, mine).await.unwrap();
+    let wrote = vec![ends(4, 17), Op::put_record(group, Record::Vote, vote)];
+    store.write(wrote, Sync::Yes).await.unwrap();
+    let removed = Some(Removed { replica: mine, last: Some(last) });
+    for _ in 0..2 {
+        store.remove(group).await.unwrap();
+        assert_eq!(store.groups_on_disk().unwrap(), []);
+        assert_eq!(store.removed(group).unwrap(), removed);
+        assert_eq!(store.vote(group).unwrap(), Some(RaftVote::new(5, 3)));
+        assert_eq!(store.record(group, Record::Purged).unwrap(), None);
+        // Taken back, and removed again before it had its log.
+        store.claim(group, mine).await.unwrap();
+        store.write(vec![ends(3, 90)], Sync::Yes).await.unwrap();
+    }
+    store.write(vec![ends(6, 2)], Sync::Yes).await.unwrap();
+    store.remove(group).await.unwrap();
+    let later = RaftLogId::new(CommittedLeaderId::new(6, 2), 2);
+    assert_eq!(store.removed(group).unwrap(), Some(Removed { replica: mine, last: Some(later) }));
+
+    // Another replica has promised nothing.
+    store.claim(group, ReplicaId(4)).await.unwrap();
+    assert_eq!(store.removed(group).unwrap(), None);
+    assert_eq!(store.vote(group).unwrap(), None);
 }
 
 #[tokio::test]

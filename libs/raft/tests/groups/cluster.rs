@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clew_raft::{Error, Group, GroupId, GroupOptions, GroupSpec, ReplicaId};
+use clew_raft::{Error, Group, GroupId, GroupOptions, GroupSpec, ReplicaId, ShardGroup};
 
 use crate::rig::*;
 
@@ -221,26 +221,82 @@ async fn an_entry_that_takes_longer_than_a_heartbeat_arrives() {
 }
 
 /// Who votes with an empty log could have acknowledged what the candidate lacks, before its log was removed.
+/// A group of three of which one replica was removed and is back in another process, empty.
+async fn emptied() -> (Cluster, Vec<ShardGroup>, ShardGroup) {
+    let mut cluster = Cluster::new(3);
+    let options = GroupOptions::default();
+    let mut shards = cluster.open_shards(&options).await;
+    append(&shards, 1).await;
+    let old = leader(&shards).await.replica();
+    let at = shards.iter().position(|shard| shard.replica() != old).unwrap();
+    let gone = shards.remove(at);
+    gone.shutdown().await;
+    let node = cluster.nodes.iter().find(|node| node.replica == gone.replica()).unwrap();
+    node.host.remove(SHARD).await.unwrap();
+    let spec = GroupSpec { group: SHARD, replica: gone.replica(), bootstrap: None, options };
+    let empty = cluster.restart(gone.replica()).host.open_shard(spec).await.unwrap();
+    (cluster, shards, empty)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_came_back_empty_does_not_vote() {
-    let cluster = Cluster::new(3);
-    let options = GroupOptions::default();
-    let shards = cluster.open_shards(&options).await;
-    append(&shards, 1).await;
+    let (cluster, shards, empty) = emptied().await;
+    // The two that are left go by members of whom it is one.
     let old = leader(&shards).await;
-    let mut others =
-        cluster.nodes.iter().zip(&shards).filter(|(node, _)| node.replica != old.replica());
-    let ((_, candidate), (emptied, shard)) = (others.next().unwrap(), others.next().unwrap());
     let gone = cluster.nodes.iter().find(|node| node.replica == old.replica()).unwrap();
     cluster.network.set_cut(&gone.addr, true);
-    shard.shutdown().await;
-    emptied.host.remove(SHARD).await.unwrap();
-    let (replica, options) = (emptied.replica, options.clone());
-    let spec = GroupSpec { group: SHARD, replica, bootstrap: None, options };
-    let empty = emptied.host.open_shard(spec).await.unwrap();
+    let candidate = shards.iter().find(|shard| shard.replica() != old.replica()).unwrap();
     // It asks for votes again and again, and gets none but its own.
     let term = candidate.leadership().borrow().term;
     let seen = until(&mut candidate.leadership(), |now| now.is_leader || now.term > term + 2).await;
     assert!(!seen.is_leader);
     assert!(empty.members().voters.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_came_back_empty_keeps_its_vote() {
+    let (_cluster, shards, empty) = emptied().await;
+    let term = leader(&shards).await.leadership().borrow().term;
+    let kept = until(&mut empty.leadership(), |now| now.term > 0).await;
+    assert!(kept.term <= term && kept.leader.is_none(), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_taken_back_votes_and_leads() {
+    let mut cluster = Cluster::new(3);
+    let options = GroupOptions::default();
+    let mut shards = cluster.open_shards(&options).await;
+    append(&shards, 1).await;
+    let all: BTreeSet<_> = (1..=3).map(ReplicaId).collect();
+    let old = leader(&shards).await;
+    let at = shards.iter().position(|shard| shard.replica() != old.replica()).unwrap();
+    let gone = shards.remove(at);
+    let without = all.iter().copied().filter(|voter| *voter != gone.replica()).collect();
+    old.set_voters(&without).await.unwrap();
+    gone.shutdown().await;
+    let node = cluster.nodes.iter().find(|node| node.replica == gone.replica()).unwrap();
+    node.host.remove(SHARD).await.unwrap();
+    let spec = GroupSpec { group: SHARD, replica: gone.replica(), bootstrap: None, options };
+    let node = cluster.restart(gone.replica());
+    let back = node.host.open_shard(spec).await.unwrap();
+    old.add_learner(node.replica, node.addr.clone()).await.unwrap();
+    old.set_voters(&all).await.unwrap();
+
+    // With it the one that is left is a majority; and it leads when it is told to.
+    let cut = cluster.nodes.iter().find(|node| node.replica == old.replica()).unwrap();
+    cluster.network.set_cut(&cut.addr, true);
+    shards.retain(|shard| shard.replica() != old.replica());
+    shards.push(back.clone());
+    let last = append(&shards, 2).await;
+    until(&mut back.committed(), |index| *index >= last.index).await;
+    let lead = eventually(async || {
+        let lead = leader(&shards).await;
+        let handed = lead.replica() == back.replica()
+            || lead.hand_over(back.replica(), PATIENCE).await.is_ok();
+        handed.then_some(lead)
+    })
+    .await;
+    let seen = until(&mut back.leadership(), |now| now.is_leader).await;
+    assert!(seen.is_leader, "after {}", lead.replica());
+    assert_eq!(data(&committed_behind(&back, 0).await), [payload(1), payload(2)]);
 }

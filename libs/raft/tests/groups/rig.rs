@@ -188,7 +188,7 @@ pub(crate) struct Node {
     pub(crate) replica: ReplicaId,
     pub(crate) addr: NodeAddr,
     pub(crate) host: Host,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// Several processes on one network.
@@ -211,7 +211,17 @@ impl Cluster {
         let link = Link { network: Arc::clone(&self.network), from: addr.clone() };
         let host = Host::new(open_store(dir.path()), Arc::new(link), Deps::system(1));
         self.network.hosts.lock().unwrap().insert(addr.clone(), host.clone());
-        self.nodes.push(Node { replica, addr, host, _dir: dir });
+        self.nodes.push(Node { replica, addr, host, dir });
+    }
+
+    /// Ends a process, whose groups the caller has shut down, and starts it again on its disk.
+    pub(crate) fn restart(&mut self, replica: ReplicaId) -> &Node {
+        let node = self.nodes.iter_mut().find(|node| node.replica == replica).unwrap();
+        node.host.store().close();
+        let link = Link { network: Arc::clone(&self.network), from: node.addr.clone() };
+        node.host = Host::new(open_store(node.dir.path()), Arc::new(link), Deps::system(1));
+        self.network.hosts.lock().unwrap().insert(node.addr.clone(), node.host.clone());
+        node
     }
 
     /// The specs of a new group on all nodes.
