@@ -353,13 +353,16 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn votes_and_snapshot_metas_round_trip(
+        fn votes_removals_and_snapshot_metas_round_trip(
             term in 0..=NUMBER_MAX, node in any::<u64>(), committed in any::<bool>(),
             last_log_id in prop::option::of(log_id()), members in membership(),
         ) {
             let mut vote = RaftVote::new(term, node);
             vote.committed = committed;
             prop_assert_eq!(vote_from_msg(&vote_to_msg(&vote)).unwrap(), vote);
+            let removed = (node, last_log_id);
+            let record = Bytes::from(frame(&removed_to_msg(node, last_log_id)));
+            prop_assert_eq!(removed_from_msg(unframe("removed replica", record).unwrap()).unwrap(), removed);
 
             let last_membership = StoredMembership::new(last_log_id, members);
             let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id: "s".to_owned() };

@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use crate::error::Error;
 use crate::host::Registry;
 use crate::ids::{GroupId, LogId, NodeAddr, ReplicaId};
+use crate::leadership::Leadership;
 use crate::machine::StateMachine;
-use crate::member::{CommittedEntry, GroupStatus, Leadership, Member, Members};
+use crate::member::{CommittedEntry, GroupStatus, Member, Members};
 use crate::shard::ShardState;
 use crate::types::{Command, Raft};
 
@@ -215,7 +216,7 @@ impl<S> Group<S> {
     /// heartbeats off for a lease before.
     ///
     /// # Errors
-    /// [`Error::Stopped`].
+    /// [`Error::LogMissing`], [`Error::Stopped`].
     pub async fn elect(&self) -> Result<(), Error> {
         self.member.elect().await
     }

@@ -316,7 +316,8 @@ impl Host {
             }
         }
         let voters: BTreeSet<ReplicaId> = member.members().voters.into_keys().collect();
-        if voters == BTreeSet::from([spec.replica]) {
+        // One that has not got its log back may have been the only one once.
+        if voters == BTreeSet::from([spec.replica]) && member.has_its_log() {
             member.elect().await?;
         }
         Ok(())

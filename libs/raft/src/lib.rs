@@ -25,6 +25,7 @@ mod group;
 mod handover;
 mod host;
 mod ids;
+mod leadership;
 mod log;
 mod machine;
 mod member;
@@ -40,8 +41,9 @@ pub use error::Error;
 pub use group::{Group, Proposed, ShardGroup};
 pub use host::{GroupOptions, GroupSpec, Host};
 pub use ids::{GroupId, LogId, NodeAddr, ReplicaId};
+pub use leadership::Leadership;
 pub use machine::StateMachine;
-pub use member::{CommittedEntry, GroupStatus, Leadership, Members};
+pub use member::{CommittedEntry, GroupStatus, Members};
 pub use rpc::{Addresses, MESSAGE_DEADLINE, PeerServer, Peers};
 pub use shard::ShardState;
 #[cfg(feature = "test-support")]

@@ -11,7 +11,6 @@ use clew_node::{Clock, Deps};
 use openraft::error::{
     ChangeMembershipError, CheckIsLeaderError, ClientWriteError, Fatal, ForwardToLeader, RaftError,
 };
-use openraft::metrics::RaftServerMetrics;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, EntryPayload};
 use parking_lot::Mutex;
@@ -20,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use crate::error::Error;
 use crate::handover::HandOverTimes;
 use crate::ids::{GroupId, LogId, NodeAddr, ReplicaId};
+use crate::leadership::{Leadership, follow_leadership};
 use crate::log::GroupLog;
 use crate::runtime;
 use crate::store::Removed;
@@ -29,18 +29,6 @@ use crate::wire::{Answer, Call, Request, snapshot_answer};
 
 /// A leader that no majority has heard of for so long is reported as none: three elections fit in.
 const UNHEARD_MAX: Duration = Duration::from_secs(3);
-
-/// Who leads a group, by the vote this replica has saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Leadership {
-    /// The term of that vote. A new leader always shows up with a higher (term, leader).
-    pub term: u64,
-    /// The leader, once a majority has elected it; `None` during an election.
-    pub leader: Option<ReplicaId>,
-    /// Whether that is this replica. It may have been superseded without knowing:
-    /// [`Group::read_index`](crate::Group::read_index) finds out.
-    pub is_leader: bool,
-}
 
 /// The members of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -174,7 +162,7 @@ impl Member {
 
     /// Whether it has what it had when it was removed, and so may vote and run. What it said before counts
     /// on entries that it would vote against without them.
-    fn has_its_log(&self) -> bool {
+    pub(crate) fn has_its_log(&self) -> bool {
         self.removed.is_none_or(|removed| self.log.last() >= removed.last)
     }
 
@@ -350,6 +338,9 @@ impl Member {
     }
 
     pub(crate) async fn elect(&self) -> Result<(), Error> {
+        if !self.has_its_log() {
+            return Err(Error::LogMissing(self.group));
+        }
         self.raft.trigger().elect().await.map_err(|fatal| self.fatal(&fatal))
     }
 
@@ -488,7 +479,6 @@ impl Drop for Pending {
     }
 }
 
-/// Keeps the published leadership up to date until the replica stops.
 /// Lets a replica that was removed and is back run for leader, once it has its log.
 async fn run_when_log_is_back(raft: Raft, member: Weak<Member>) {
     let mut log = raft.data_metrics();
@@ -506,28 +496,6 @@ async fn run_when_log_is_back(raft: Raft, member: Weak<Member>) {
             return;
         }
     }
-}
-
-async fn follow_leadership(
-    mut metrics: watch::Receiver<RaftServerMetrics<u64, NodeAddr>>,
-    leadership: watch::Sender<Leadership>,
-) {
-    loop {
-        let now = {
-            let metrics = metrics.borrow_and_update();
-            let leader = metrics.vote.committed.then_some(metrics.vote.leader_id.node_id);
-            Leadership {
-                term: metrics.vote.leader_id.term,
-                leader: leader.map(ReplicaId),
-                is_leader: leader == Some(metrics.id) && metrics.state.is_leader(),
-            }
-        };
-        leadership.send_if_modified(|before| std::mem::replace(before, now) != now);
-        if metrics.changed().await.is_err() {
-            break;
-        }
-    }
-    leadership.send_modify(|last| *last = Leadership { term: last.term, ..Leadership::default() });
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What only the inside can provoke or count: a failing disk, shared confirmations.
 
 use super::*;
+use crate::codec;
+use crate::store::keys;
+use crate::store::{Op, Sync};
 use crate::{LogOptions, NoPeers};
 
 const GROUP: GroupId = GroupId::shard(1, 1);
@@ -56,6 +59,44 @@ async fn concurrent_reads_share_a_confirmation() {
     assert_eq!(shard.member().rounds_begun() - before, 2);
     shard.read_index().await.unwrap();
     assert_eq!(shard.member().rounds_begun() - before, 3);
+}
+
+#[tokio::test]
+async fn a_replica_that_is_back_does_not_lead_alone_before_it_has_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = host(dir.path());
+    let shard = host.open_shard(spec(GROUP)).await.unwrap();
+    shard.append(Bytes::from_static(b"kept"), PATIENCE).await.unwrap();
+    let entries = shard.member().log.entries(0, u64::MAX, None).await.unwrap();
+    shard.shutdown().await;
+    host.remove(GROUP).await.unwrap();
+
+    // As a leader sends it: first the members of long ago, then the rest.
+    let ops: Vec<Op> = entries
+        .iter()
+        .map(|entry| Op::Put {
+            family: keys::LOG,
+            key: keys::entry(GROUP, entry.log_id.index),
+            value: codec::frame(&codec::entry_to_msg(entry)),
+        })
+        .collect();
+    host.store().write(ops[..1].to_vec(), Sync::Yes).await.unwrap();
+    let partial = host.open_shard(spec(GROUP)).await.unwrap();
+    assert_eq!(partial.members().voters.len(), 1);
+    assert_eq!(partial.elect().await, Err(Error::LogMissing(GROUP)));
+    let read = partial.read_index().await;
+    assert!(matches!(read, Err(Error::NotLeader { .. })), "{read:?}");
+    partial.shutdown().await;
+
+    host.store().write(ops[1..].to_vec(), Sync::Yes).await.unwrap();
+    let whole = host.open_shard(spec(GROUP)).await.unwrap();
+    whole.leadership().wait_for(|now| now.is_leader).await.unwrap();
+    whole.read_index().await.unwrap();
+    let found = whole.read_committed(0, usize::MAX).await.unwrap();
+    assert_eq!(
+        found.iter().filter_map(|entry| entry.data.as_deref()).collect::<Vec<_>>(),
+        [b"kept"]
+    );
 }
 
 /// A state machine that is the bytes of its commands.
