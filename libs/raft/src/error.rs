@@ -59,8 +59,9 @@ pub enum Error {
     /// This process has no open replica of the group.
     #[error("the group is not open here: {0}")]
     NotOpen(GroupId),
-    /// A replica that was removed and came back was asked for its vote before it had its log again.
-    #[error("the replica of {0} here has not got its log back yet, so it does not vote")]
+    /// A replica that was removed and came back was asked for its vote, or to lead, before it had its log
+    /// again.
+    #[error("the replica of {0} here has not got its log back yet, so it neither votes nor leads")]
     LogMissing(GroupId),
     /// This process has an open replica of the group already.
     #[error("the group is open here already: {0}")]

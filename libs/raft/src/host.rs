@@ -222,7 +222,8 @@ impl Host {
         };
         let member = self.start(&spec, config, machine, reached, CommittedId::Kept).await?;
         place.fill(&member);
-        self.join(&spec, &member).await?;
+        let joined = self.join(&spec, &member).await;
+        self.or_close(&member, joined).await?;
         Ok(Group::new(member, state, Arc::downgrade(&self.registry)))
     }
 
@@ -243,13 +244,26 @@ impl Host {
         place.fill(&member);
         // A crash may have come between the watermark and the purge; openraft does not resume it.
         let unpurged = *watermark.borrow();
-        if let Some(upto) = unpurged {
-            let asked = member.raft.trigger().purge_log(upto.index).await;
-            asked.map_err(|fatal| member.fatal(&fatal))?;
-        }
+        let joined = async {
+            if let Some(upto) = unpurged {
+                let asked = member.raft.trigger().purge_log(upto.index).await;
+                asked.map_err(|fatal| member.fatal(&fatal))?;
+            }
+            self.join(&spec, &member).await
+        };
+        let joined = joined.await;
+        self.or_close(&member, joined).await?;
         self.deps.tasks.spawn(purge_behind_watermark(member.raft.clone(), watermark));
-        self.join(&spec, &member).await?;
         Ok(Group::new(member, state, Arc::downgrade(&self.registry)))
+    }
+
+    /// Closes a replica that was not opened to the end, so that it can be opened again.
+    async fn or_close(&self, member: &Arc<Member>, joined: Result<(), Error>) -> Result<(), Error> {
+        if joined.is_err() {
+            member.shutdown().await;
+            self.registry.forget(member);
+        }
+        joined
     }
 
     async fn prepare(&self, spec: &GroupSpec) -> Result<Reservation, Error> {
@@ -326,17 +340,19 @@ impl Host {
     /// Answers a request that a peer's [`Transport`] has brought.
     ///
     /// # Errors
-    /// [`Error::NotOpen`], [`Error::WrongReplica`], [`Error::Corrupt`], [`Error::Stopped`].
+    /// [`Error::NotOpen`], [`Error::WrongReplica`], [`Error::LogMissing`], [`Error::Corrupt`],
+    /// [`Error::Stopped`].
     pub async fn handle(&self, group: GroupId, request: Bytes) -> Result<Bytes, Error> {
         let member = self.registry.get(group)?;
         member.handle(request).await
     }
 
     /// Deletes what the disk holds of a group that is not open. The replica can be opened again, to be
-    /// taken back by its group: it has no say until it has its log again.
+    /// taken back by its group: it neither votes nor leads until it has its log again.
     ///
     /// # Errors
-    /// [`Error::AlreadyOpen`]; [`Error::StoreFailed`].
+    /// [`Error::AlreadyOpen`]; [`Error::Corrupt`] if it can not be told how far the log went, which then
+    /// stays; [`Error::StoreFailed`].
     pub async fn remove(&self, group: GroupId) -> Result<(), Error> {
         // Held so that nobody opens the group meanwhile.
         let _place = self.registry.reserve(group)?;

@@ -24,7 +24,7 @@ use crate::log::GroupLog;
 use crate::runtime;
 use crate::store::Removed;
 use crate::transport::Transport;
-use crate::types::{Command, Raft, RaftEntry, Reply, Types};
+use crate::types::{Command, Raft, RaftEntry, RaftLogId, Reply, Types};
 use crate::wire::{Answer, Call, Request, snapshot_answer};
 
 /// A leader that no majority has heard of for so long is reported as none: three elections fit in.
@@ -160,8 +160,8 @@ impl Member {
         self.removed.is_some()
     }
 
-    /// Whether it has what it had when it was removed, and so may vote and run. What it said before counts
-    /// on entries that it would vote against without them.
+    /// Whether it has what it had when it was removed, and so may vote and run: a majority that was counted
+    /// with its log could be outvoted with its help as long as that is shorter.
     pub(crate) fn has_its_log(&self) -> bool {
         self.removed.is_none_or(|removed| self.log.last() >= removed.last)
     }
@@ -307,7 +307,20 @@ impl Member {
     }
 
     pub(crate) async fn add_learner(&self, id: ReplicaId, addr: NodeAddr) -> Result<(), Error> {
-        self.changed(self.raft.add_learner(id.0, addr, true).await)
+        self.changed(self.raft.add_learner(id.0, addr, true).await)?;
+        // openraft is content with one that is near. A replica that was removed once votes when it has
+        // what it had; that ends before the entry that adds it.
+        let added = self.members().index;
+        let mut metrics = self.raft.metrics();
+        let has_it = |all: &BTreeMap<u64, Option<RaftLogId>>| {
+            all.get(&id.0).is_some_and(|last| last.is_some_and(|last| last.index >= added))
+        };
+        let seen = metrics.wait_for(|now| now.replication.as_ref().is_none_or(has_it)).await;
+        match seen {
+            Ok(now) if now.replication.is_some() => Ok(()),
+            Ok(_) => Err(self.not_leader(ForwardToLeader::empty())),
+            Err(_) => Err(self.stopped(self.stop_reason())),
+        }
     }
 
     pub(crate) async fn remove_learner(&self, id: ReplicaId) -> Result<(), Error> {

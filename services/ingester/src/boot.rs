@@ -98,7 +98,7 @@ impl Config {
             hosted,
             followed: watch::Sender::new(None),
             running: std::collections::BTreeMap::new(),
-            ended: Arc::default(),
+            reopen: Arc::default(),
         };
         Ok(Ingester { hosting, server })
     }

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clew_catalog::{
@@ -39,6 +40,10 @@ const PAYLOAD_BYTES_MAX: usize = 40 << 20;
 /// before: twice as long after each failure.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How long a replica that stopped by itself is left alone. The others elect a leader meanwhile: one that
+/// comes back sooner, leads and stops again keeps them waiting for ever.
+const REST: Duration = Duration::from_secs(10);
 
 /// The shards that have a replica here. Cheap to clone.
 #[derive(Clone, Default)]
@@ -93,8 +98,8 @@ pub(crate) struct Hosting {
     pub(crate) followed: watch::Sender<Option<u64>>,
     /// What runs, by shard.
     pub(crate) running: BTreeMap<ShardId, Running>,
-    /// Told when a replica has stopped by itself.
-    pub(crate) ended: Arc<Notify>,
+    /// Told when a replica that stopped by itself may be opened again.
+    pub(crate) reopen: Arc<Notify>,
 }
 
 /// A shard at work.
@@ -105,6 +110,8 @@ pub(crate) struct Running {
     stop: Stop,
     /// Done when the last append is answered.
     appended: oneshot::Receiver<()>,
+    /// Set a while after the replica stopped by itself.
+    rested: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -112,6 +119,11 @@ impl Running {
     /// crash, so it can be opened again.
     fn has_ended(&self) -> bool {
         self.shard.group.leadership().has_changed().is_err()
+    }
+
+    /// Whether that was [`REST`] ago.
+    fn has_rested(&self) -> bool {
+        self.rested.load(Ordering::Relaxed)
     }
 }
 
@@ -128,11 +140,7 @@ impl Hosting {
                     biased;
                     changed = topology.changed() => Some(changed),
                     () = self.deps.clock.sleep(retry), if !is_done => None,
-                    () = self.ended.notified() => {
-                        // It may stop again at once.
-                        self.deps.clock.sleep(RETRY).await;
-                        None
-                    }
+                    () = self.reopen.notified() => None,
                 }
             };
             match stop.or(changed).await {
@@ -165,7 +173,9 @@ impl Hosting {
         let mut is_done = self.stay_known(topology).await;
         let Some(on_disk) = self.logs_on_disk() else { return false };
         is_done &= self.claim(topology, &on_disk).await;
-        self.open_strays(topology, &on_disk).await;
+        self.close_ended(topology).await;
+        let unread = self.open_strays(topology, &on_disk).await;
+        is_done &= unread.is_empty();
         let belongs = |place: &&ShardPlace| match place.awaits {
             true => on_disk.contains(&(place.shard, place.incarnation)),
             false => place.has(self.replica),
@@ -183,9 +193,7 @@ impl Hosting {
             .running
             .iter()
             .filter(|(id, running)| {
-                let place = wanted.get(*id);
-                place.is_none_or(|place| place.incarnation != running.incarnation)
-                    || running.has_ended()
+                wanted.get(*id).is_none_or(|place| place.incarnation != running.incarnation)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -199,7 +207,7 @@ impl Hosting {
                 is_done = false;
             }
         }
-        is_done &= self.remove_foreign(topology, &wanted, &on_disk).await;
+        is_done &= self.remove_foreign(topology, &wanted, &on_disk, &unread).await;
         for place in wanted.into_values() {
             if self.running.contains_key(&place.shard) {
                 continue;
@@ -216,13 +224,27 @@ impl Hosting {
         is_done
     }
 
+    /// Closes what stopped by itself: to open it again, or to ask its log whether it belongs here.
+    async fn close_ended(&mut self, topology: &Topology) {
+        let is_due = |(shard, running): &(&ShardId, &Running)| {
+            let place = topology.shards.get(shard);
+            let is_here = place.is_none_or(|place| place.has(self.replica));
+            running.has_ended() && (running.has_rested() || !is_here)
+        };
+        let due: Vec<ShardId> = self.running.iter().filter(is_due).map(|(id, _)| *id).collect();
+        for shard in due {
+            self.close(shard).await;
+        }
+    }
+
     /// Opens what is on disk although the catalog has it elsewhere: only the log tells whether it was taken
-    /// back since.
+    /// back since. The shards that cannot be opened are named.
     async fn open_strays(
         &mut self,
         topology: &Topology,
         on_disk: &BTreeSet<(ShardId, Incarnation)>,
-    ) {
+    ) -> BTreeSet<ShardId> {
+        let mut unread = BTreeSet::new();
         for (shard, incarnation) in on_disk {
             let Some(place) = topology.shards.get(shard) else { continue };
             let is_stray =
@@ -232,8 +254,10 @@ impl Hosting {
             }
             if let Err(error) = self.open(topology, place).await {
                 tracing::error!(%shard, %error, "a replica that has moved away cannot be opened");
+                unread.insert(*shard);
             }
         }
+        unread
     }
 
     /// Whether the log makes this replica a member later than what the catalog was told last. The leader
@@ -286,15 +310,19 @@ impl Hosting {
         });
         self.deps.tasks.spawn(shard.clone().run_head(stop.clone()));
         let duties = shard.clone().run_duties(self.topology.clone(), stop.clone());
-        let (stopping, ended) = (stop.clone(), self.ended.clone());
+        let (stopping, clock) = (stop.clone(), self.deps.clock.clone());
+        let (rested, reopen) = (Arc::<AtomicBool>::default(), self.reopen.clone());
+        let rests = rested.clone();
         self.deps.tasks.spawn(async move {
             duties.await;
-            if !stopping.is_stopped() {
-                ended.notify_one();
+            if stopping.or(clock.sleep(REST)).await.is_some() {
+                rests.store(true, Ordering::Relaxed);
+                reopen.notify_one();
             }
         });
         self.hosted.0.write().insert(place.shard, shard.clone());
-        let running = Running { incarnation: place.incarnation, shard, stop, appended };
+        let incarnation = place.incarnation;
+        let running = Running { incarnation, shard, stop, appended, rested };
         self.running.insert(place.shard, running);
         Ok(())
     }
@@ -377,19 +405,21 @@ impl Hosting {
 
     /// Deletes what is on disk of groups that this replica does not belong to any more. A log that
     /// the catalog does not know is kept: the catalog may be an old backup. So is one that lost its
-    /// majority and was given up for a new one: nobody else may have its last entries.
+    /// majority and was given up for a new one: nobody else may have its last entries. And so is what
+    /// could not be opened (`unread`).
     async fn remove_foreign(
         &self,
         topology: &Topology,
         wanted: &BTreeMap<ShardId, ShardPlace>,
         on_disk: &BTreeSet<(ShardId, Incarnation)>,
+        unread: &BTreeSet<ShardId>,
     ) -> bool {
         let mut is_done = true;
         for (shard, incarnation) in on_disk {
             let is_wanted = wanted.get(shard).is_some_and(|p| p.incarnation == *incarnation);
             let place = topology.shards.get(shard);
             let known = place.is_some_and(|p| p.incarnation == *incarnation && !p.awaits);
-            if is_wanted || !known {
+            if is_wanted || !known || unread.contains(shard) {
                 continue;
             }
             let group = GroupId::shard(shard.0, incarnation.0);

@@ -5,10 +5,11 @@
 //! ago may still go by the members of then. So the replica neither votes nor runs until its log reaches as
 //! far as it once did, and the vote is never given up (Ongaro, "Consensus: Bridging Theory and Practice",
 //! figure 3.1: current term, vote and log are persistent state). With both it is a replica like any other
-//! that was away for a while.
+//! that was away for a while. If it had run in vain for long before it was removed, its vote is of a later
+//! term than the group's: taken back, it makes the group elect once more.
 
-use super::keys::{self, Record};
-use super::{LogStore, Op, Sync, replica_from_bytes};
+use super::keys::Record;
+use super::{LogStore, Op, replica_from_bytes};
 use crate::codec::{self, VoteMsg};
 use crate::error::Error;
 use crate::ids::{GroupId, ReplicaId};
@@ -38,13 +39,20 @@ impl LogStore {
         let replica = replica_from_bytes(&replica)?;
         let before = self.removed(group)?.filter(|before| before.replica == replica);
         let last = log::end(self, group)?.max(before.and_then(|before| before.last));
+        let kept = self.kept(group, Removed { replica, last })?;
+        self.drop_group(group, kept).await
+    }
+
+    /// What stays of a replica that is removed.
+    fn kept(&self, group: GroupId, removed: Removed) -> Result<Vec<Op>, Error> {
+        let Removed { replica, last } = removed;
         let mut kept = vec![put(group, Record::Removed, &codec::removed_to_msg(replica.0, last))];
         if let Some(vote) = self.vote(group)? {
             // Not as that of an elected leader, which this replica may be itself.
             let given = RaftVote { committed: false, ..vote };
             kept.push(put(group, Record::Vote, &codec::vote_to_msg(&given)));
         }
-        self.drop_group(group, kept).await
+        Ok(kept)
     }
 
     /// The vote that the replica on this disk has given last.
@@ -62,13 +70,14 @@ impl LogStore {
             }
             return Ok(());
         }
-        let mut ops = Vec::new();
-        if self.removed(group)?.is_some_and(|removed| removed.replica != replica) {
-            let (start, end) = keys::group_range(group);
-            ops.push(Op::DeleteRange { family: keys::META, start, end });
-        }
+        // Whatever else there is was written by a task that outlived the removal.
+        let removed = self.removed(group)?.filter(|removed| removed.replica == replica);
+        let mut ops = match removed {
+            Some(removed) => self.kept(group, removed)?,
+            None => Vec::new(),
+        };
         ops.push(Op::put_record(group, Record::Replica, replica.0.to_be_bytes().to_vec()));
-        self.write(ops, Sync::Yes).await
+        self.drop_group(group, ops).await
     }
 }
 
