@@ -70,6 +70,9 @@ async fn a_replica_that_is_back_does_not_lead_alone_before_it_has_its_log() {
     let entries = shard.member().log.entries(0, u64::MAX, None).await.unwrap();
     shard.shutdown().await;
     host.remove(GROUP).await.unwrap();
+    let empty = host.open_shard(spec(GROUP)).await.unwrap();
+    assert!(empty.members().voters.is_empty(), "a group is not begun again");
+    empty.shutdown().await;
 
     // As a leader sends it: first the members of long ago, then the rest.
     let ops: Vec<Op> = entries

@@ -67,8 +67,12 @@ async fn a_removed_replica_keeps_its_vote_and_knows_how_far_it_was() {
         assert_eq!(store.removed(group).unwrap(), removed);
         assert_eq!(store.vote(group).unwrap(), Some(RaftVote::new(5, 3)));
         assert_eq!(store.record(group, Record::Purged).unwrap(), None);
-        // Taken back, and removed again before it had its log.
+        // What comes late is not taken for its log when it is taken back.
+        store.write(vec![ends(9, 99)], Sync::Yes).await.unwrap();
         store.claim(group, mine).await.unwrap();
+        assert_eq!(store.record(group, Record::Purged).unwrap(), None);
+        assert_eq!(store.vote(group).unwrap(), Some(RaftVote::new(5, 3)));
+        // Removed again before it had its log.
         store.write(vec![ends(3, 90)], Sync::Yes).await.unwrap();
     }
     store.write(vec![ends(6, 2)], Sync::Yes).await.unwrap();
