@@ -222,6 +222,11 @@ impl Cluster {
         if let Some(panic) = running.process.panicked() {
             self.journal.violation("P7", format_args!("{} panicked: {panic}", node.name));
         }
+        let stopped = running.replicas_stopped();
+        if stopped > 0 {
+            let name = &node.name;
+            self.journal.violation("P7", format_args!("{name}: replicas stopped, {stopped} times"));
+        }
     }
 
     /// Stops a node in order, within reason.

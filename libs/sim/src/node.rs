@@ -119,6 +119,7 @@ pub(crate) struct Probe {
     pub(crate) metastore: Option<clew_metastore::Metastore>,
     pub(crate) ingester: Option<clew_ingester::Handle>,
     pub(crate) store: Option<Arc<LogStore>>,
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) ready: bool,
     /// Why it ended by itself.
     pub(crate) ended: Option<Result<(), String>>,
@@ -147,6 +148,15 @@ impl Running {
         running
     }
 
+    /// How often it counted a replica that stopped over an error in it.
+    pub(crate) fn replicas_stopped(&self) -> u64 {
+        let text = self.probe.lock().metrics.as_ref().and_then(|metrics| metrics.render().ok());
+        let count = text.iter().flat_map(|text| text.lines()).find_map(|line| {
+            line.strip_prefix("clew_ingester_replicas_stopped_total ")?.parse().ok()
+        });
+        count.unwrap_or(0)
+    }
+
     /// Asks it to leave in order.
     pub(crate) fn leave(&self) {
         self.leave.stop();
@@ -172,6 +182,7 @@ impl Phase {
 
 async fn run(node: Node, outside: Outside, own: Running) -> Result<(), String> {
     let metrics = Metrics::new();
+    own.probe.lock().metrics = Some(metrics.clone());
     let deps = Deps {
         clock: clock(outside.began, node.skew.clone()),
         rng: own.process.rng(),

@@ -313,8 +313,13 @@ impl Hosting {
         let (stopping, clock) = (stop.clone(), self.deps.clock.clone());
         let (rested, reopen) = (Arc::<AtomicBool>::default(), self.reopen.clone());
         let rests = rested.clone();
+        let (disk_failed, count) =
+            (self.host.store().failed(), self.metrics.replicas_stopped.clone());
         self.deps.tasks.spawn(async move {
             duties.await;
+            if !stopping.is_stopped() && disk_failed.borrow().is_none() {
+                count.inc();
+            }
             if stopping.or(clock.sleep(REST)).await.is_some() {
                 rests.store(true, Ordering::Relaxed);
                 reopen.notify_one();

@@ -14,6 +14,7 @@ pub(crate) struct IngesterMetrics {
     pub(crate) leading: IntGaugeVec,
     pub(crate) unflushed_age: IntGaugeVec,
     pub(crate) head_bytes: IntGauge,
+    pub(crate) replicas_stopped: IntCounter,
 }
 
 /// Metrics that shards add up in.
@@ -56,6 +57,10 @@ impl IngesterMetrics {
                 "clew_ingester_consumed_index",
                 "Log index through which everything is in blocks or in the head.",
                 &["shard"],
+            ),
+            replicas_stopped: metrics.counter(
+                "clew_ingester_replicas_stopped_total",
+                "Replicas that stopped over an error in them, to be opened again.",
             ),
             leading: metrics.gauges(
                 "clew_ingester_leading",
