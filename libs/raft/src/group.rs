@@ -11,6 +11,7 @@ use openraft::metrics::RaftDataMetrics;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::ending::Ending;
 use crate::error::Error;
 use crate::host::Registry;
 use crate::ids::{GroupId, LogId, NodeAddr, ReplicaId};
@@ -80,6 +81,12 @@ impl<S> Group<S> {
     /// Who leads, as far as this replica knows; ends with no leader when the replica stops.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.member.leadership()
+    }
+
+    /// How this replica has ended; `None` while it runs. What is on disk is as after a crash: it can be
+    /// opened again.
+    pub fn ending(&self) -> Option<Ending> {
+        self.member.ending()
     }
 
     /// The index of the last entry that is committed and applied on this replica. The channel

@@ -20,6 +20,7 @@
 //! A failed call is unknown, not undone, except where [`Error`] says so.
 
 mod codec;
+mod ending;
 mod error;
 mod group;
 mod handover;
@@ -37,6 +38,7 @@ mod transport;
 mod types;
 mod wire;
 
+pub use ending::Ending;
 pub use error::Error;
 pub use group::{Group, Proposed, ShardGroup};
 pub use host::{GroupOptions, GroupSpec, Host};

@@ -16,6 +16,7 @@ use openraft::{ChangeMembers, EntryPayload};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use crate::ending::{Ending, log_end};
 use crate::error::Error;
 use crate::handover::HandOverTimes;
 use crate::ids::{GroupId, LogId, NodeAddr, ReplicaId};
@@ -126,10 +127,7 @@ impl Member {
         let (group, raft) = (parts.group, parts.raft.clone());
         deps.tasks.spawn(async move {
             follow_leadership(raft.server_metrics(), sender).await;
-            let ended = raft.metrics().borrow().running_state.clone();
-            if let Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) = ended {
-                tracing::error!(%group, reason = %fatal, "a replica has stopped");
-            }
+            log_end(group, &raft.metrics().borrow().running_state);
         });
         let member = Arc::new(Member {
             group: parts.group,
@@ -168,6 +166,14 @@ impl Member {
 
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+
+    /// See [`Group::ending`](crate::Group::ending).
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.leadership
+            .has_changed()
+            .is_err()
+            .then(|| Ending::of(&self.raft.metrics().borrow().running_state))
     }
 
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {

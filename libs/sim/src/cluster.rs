@@ -19,11 +19,6 @@ pub(crate) use crate::node::apply_at;
 use crate::node::{Node, Outside, Role, Running, Settings};
 use crate::time::Skew;
 
-/// How often a replica of one process may stop over an error in it. openraft ends the task of a leader that
-/// has a snapshot to send when the task that would send it has ended just then, over a later leader (seed 373
-/// of ten minutes). The replica is opened again, and nothing is lost; a defect stops it again and again.
-const STOPS_MAX: u64 = 1;
-
 /// How many nodes of each kind there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -228,7 +223,7 @@ impl Cluster {
             self.journal.violation("P7", format_args!("{} panicked: {panic}", node.name));
         }
         let stopped = running.replicas_stopped();
-        if stopped > STOPS_MAX {
+        if stopped > 0 {
             let name = &node.name;
             self.journal.violation("P7", format_args!("{name}: replicas stopped, {stopped} times"));
         }

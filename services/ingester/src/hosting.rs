@@ -19,7 +19,7 @@ use clew_catalog::{
 };
 use clew_node::{Deps, Stop};
 use clew_proto::metastore::v1::ReplicaReport;
-use clew_raft::{GroupId, GroupOptions, GroupSpec, Host, Members, NodeAddr, ShardGroup};
+use clew_raft::{Ending, GroupId, GroupOptions, GroupSpec, Host, Members, NodeAddr, ShardGroup};
 use clew_ring::ShardId;
 use clew_storage::Bucket;
 use parking_lot::RwLock;
@@ -41,7 +41,7 @@ const PAYLOAD_BYTES_MAX: usize = 40 << 20;
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// How long a replica that stopped by itself is left alone. The others elect a leader meanwhile: one that
+/// How long a replica that stopped over an error is left alone. The others elect a leader meanwhile: one that
 /// comes back sooner, leads and stops again keeps them waiting for ever.
 const REST: Duration = Duration::from_secs(10);
 
@@ -118,10 +118,10 @@ impl Running {
     /// Whether its replica has stopped by itself: openraft's task ended. What is on disk is as after a
     /// crash, so it can be opened again.
     fn has_ended(&self) -> bool {
-        self.shard.group.leadership().has_changed().is_err()
+        self.shard.group.ending().is_some()
     }
 
-    /// Whether that was [`REST`] ago.
+    /// Whether that was long enough ago.
     fn has_rested(&self) -> bool {
         self.rested.load(Ordering::Relaxed)
     }
@@ -309,27 +309,39 @@ impl Hosting {
             drop(done);
         });
         self.deps.tasks.spawn(shard.clone().run_head(stop.clone()));
-        let duties = shard.clone().run_duties(self.topology.clone(), stop.clone());
-        let (stopping, clock) = (stop.clone(), self.deps.clock.clone());
-        let (rested, reopen) = (Arc::<AtomicBool>::default(), self.reopen.clone());
-        let rests = rested.clone();
-        let (disk_failed, count) =
-            (self.host.store().failed(), self.metrics.replicas_stopped.clone());
-        self.deps.tasks.spawn(async move {
-            duties.await;
-            if !stopping.is_stopped() && disk_failed.borrow().is_none() {
-                count.inc();
-            }
-            if stopping.or(clock.sleep(REST)).await.is_some() {
-                rests.store(true, Ordering::Relaxed);
-                reopen.notify_one();
-            }
-        });
+        let rested = Arc::<AtomicBool>::default();
+        self.deps.tasks.spawn(self.run_duties(shard.clone(), stop.clone(), rested.clone()));
         self.hosted.0.write().insert(place.shard, shard.clone());
         let incarnation = place.incarnation;
         let running = Running { incarnation, shard, stop, appended, rested };
         self.running.insert(place.shard, running);
         Ok(())
+    }
+
+    /// Follows and leads until the replica stops. If it was not asked to, it is to be opened again: at once
+    /// if another leader is there, after a rest otherwise.
+    fn run_duties(
+        &self,
+        shard: Arc<Shard>,
+        stop: Stop,
+        rested: Arc<AtomicBool>,
+    ) -> impl Future<Output = ()> + use<> {
+        let duties = shard.clone().run_duties(self.topology.clone(), stop.clone());
+        let (clock, reopen) = (self.deps.clock.clone(), self.reopen.clone());
+        let disk_failed = self.host.store().failed();
+        let count = self.metrics.replicas_stopped.clone();
+        async move {
+            duties.await;
+            let is_superseded = shard.group.ending() == Some(Ending::Superseded);
+            if !stop.is_stopped() && !is_superseded && disk_failed.borrow().is_none() {
+                count.inc();
+            }
+            let rest = if is_superseded { Duration::ZERO } else { REST };
+            if stop.or(clock.sleep(rest)).await.is_some() {
+                rested.store(true, Ordering::Relaxed);
+                reopen.notify_one();
+            }
+        }
     }
 
     /// Stops a shard: what waits is still appended, reads are served until then.
