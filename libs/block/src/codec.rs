@@ -1,5 +1,7 @@
 //! Reading and writing the small binary structures of a block, with every length checked.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use clew_model::wire::put_varint;
 
@@ -120,7 +122,7 @@ pub(crate) fn narrow(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// Makes zstd frames. One that makes several is cheaper than several, see [`Decompressor`].
+/// Makes zstd frames. One that makes several is cheaper than several.
 #[derive(Default)]
 pub(crate) struct Compressor(Option<zstd::bulk::Compressor<'static>>);
 
@@ -143,10 +145,25 @@ impl std::fmt::Debug for Compressor {
     }
 }
 
-/// Decompresses zstd frames. One that takes several is cheaper than several: a context asks the processor
-/// what it can do, for which a virtual machine may need as long as for the bytes of a small section.
+thread_local! {
+    /// The context of the last [`Decompressor`] of this thread: memory and nothing else, since each frame
+    /// begins anew. One takes some 100 KB and asks the processor what it can do, for which a virtual machine may
+    /// need as long as for the bytes of a small section; blocks are opened by the thousand.
+    static SPARE: Cell<Option<zstd::bulk::Decompressor<'static>>> = const { Cell::new(None) };
+}
+
+/// Decompresses zstd frames.
 #[derive(Default)]
 pub(crate) struct Decompressor(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Drop for Decompressor {
+    fn drop(&mut self) {
+        if let Some(context) = self.0.take() {
+            // A thread that ends keeps nothing.
+            let _ = SPARE.try_with(|spare| spare.set(Some(context)));
+        }
+    }
+}
 
 impl Decompressor {
     /// Decompresses one frame that must yield exactly `raw_length` bytes. Memory follows what comes
@@ -178,7 +195,7 @@ impl Decompressor {
     }
 
     fn context(&mut self) -> Result<&mut zstd::bulk::Decompressor<'static>, BlockError> {
-        let context = match self.0.take() {
+        let context = match self.0.take().or_else(|| SPARE.try_with(Cell::take).ok().flatten()) {
             Some(context) => context,
             None => zstd::bulk::Decompressor::new()
                 .map_err(BlockError::engine("starting a decompressor"))?,

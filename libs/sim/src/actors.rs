@@ -231,7 +231,7 @@ impl Actors {
 
     /// Reads traces by id until `stop`.
     pub(crate) async fn read(self, stop: Stop) {
-        while stop.or(self.client.clock.sleep(self.pause(100, 1_500))).await.is_some() {
+        while stop.or(self.client.clock.sleep(self.pause(100, 3_000))).await.is_some() {
             let count = self.ledger.len() as u64;
             if count == 0 {
                 continue;
@@ -306,7 +306,7 @@ impl Actors {
 
     /// Searches until `stop`.
     pub(crate) async fn search(self, stop: Stop) {
-        while stop.or(self.client.clock.sleep(self.pause(1_000, 7_000))).await.is_some() {
+        while stop.or(self.client.clock.sleep(self.pause(1_000, 12_000))).await.is_some() {
             let count = self.ledger.groups();
             if count == 0 {
                 continue;
@@ -325,7 +325,7 @@ impl Actors {
     pub(crate) async fn search_one(&self, group: GroupIndex, kind: u64, querier: &str) -> bool {
         let before = self.ledger.group(group);
         let query = query(kind, group);
-        let path = format!("/api/search?limit=1000&spss=10&q={}", encoded(&query));
+        let path = format!("/api/search?limit=1000&spss=1&q={}", encoded(&query));
         let tenant = self.ledger.tenant_of(group);
         let reply = self.client.get(querier, &path, tenant, ANSWER_MAX).await;
         let after = self.ledger.group(group);

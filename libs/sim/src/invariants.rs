@@ -2,12 +2,15 @@
 //! a client can see for itself (P1 to P4, P9) are checked by the actors.
 
 mod bucket;
+mod calm;
 mod grace;
 mod history;
 mod purge;
 mod spans;
 mod tiling;
 mod watermark;
+
+use std::collections::BTreeMap;
 
 use clew_catalog::State;
 
@@ -19,6 +22,9 @@ use crate::network::Name;
 trait Rule: Send {
     /// Names the rule.
     fn id(&self) -> &'static str;
+
+    /// Whether it is about the catalog alone, so that nothing is new in one that was seen before.
+    fn sees_catalog_only(&self) -> bool;
 
     /// Looks at what a member has applied; gives what is wrong. `is_newest` tells that no member was
     /// ever seen with more, and that this is the first of those in this step: they are alike (I1).
@@ -35,6 +41,8 @@ trait Rule: Send {
 pub(crate) struct Rules {
     rules: Vec<Box<dyn Rule>>,
     newest: u64,
+    /// The revision that each member had when it was seen last.
+    seen: BTreeMap<Name, u64>,
 }
 
 impl Rules {
@@ -47,8 +55,9 @@ impl Rules {
             Box::new(purge::PurgedIsFlushed),
             Box::new(grace::ReadIsThere),
             Box::<spans::NotMoreThanFlushed>::default(),
+            Box::<calm::NotKeptBusy>::default(),
         ];
-        Rules { rules, newest: 0 }
+        Rules { rules, newest: 0, seen: BTreeMap::new() }
     }
 
     /// Checks every rule on every member that runs.
@@ -60,8 +69,11 @@ impl Rules {
         let mut wanted = Some(self.newest);
         for (name, member) in members {
             member.inspect(|state| {
-                let is_newest = wanted.take_if(|newest| *newest == state.revision()).is_some();
-                for rule in &mut self.rules {
+                let revision = state.revision();
+                let is_newest = wanted.take_if(|newest| *newest == revision).is_some();
+                let is_known = self.seen.insert(name.clone(), revision) == Some(revision);
+                let looks = |rule: &&mut Box<dyn Rule>| !(is_known && rule.sees_catalog_only());
+                for rule in self.rules.iter_mut().filter(looks) {
                     if let Err(what) = rule.check(&name, state, is_newest, cluster) {
                         journal.violation(rule.id(), format_args!("{name}: {what}"));
                     }

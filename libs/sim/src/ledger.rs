@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 pub(crate) const SPANS: usize = 4;
 
 /// Traces that one search looks for.
-const GROUP: usize = 16;
+const GROUP: usize = 48;
 
 /// A trace, by its place in the ledger.
 pub(crate) type TraceIndex = usize;

@@ -27,7 +27,7 @@ const TENANTS: usize = 2;
 /// How long a writer waits after a batch at most, in milliseconds. What is written costs the most time of a
 /// run, since all of it is read in the end; what finds defects is faults, and there is enough under way at
 /// each of them.
-const WRITE_PAUSE_MAX: u64 = 2_400;
+const WRITE_PAUSE_MAX: u64 = 4_800;
 
 /// How often the rules are checked.
 const STEP: Duration = Duration::from_millis(500);

@@ -19,6 +19,9 @@ use crate::metrics::CompactorMetrics;
 use crate::throttle::Throttle;
 use crate::{CompactorError, Config};
 
+/// After jobs that failed one after the other work is looked for so many poll intervals later at most.
+const PAUSE_MAX: u32 = 12;
+
 /// What a compactor is built from besides the world.
 pub struct Parts {
     /// The metastore, whoever leads it.
@@ -90,20 +93,26 @@ impl std::fmt::Debug for Compactor {
 }
 
 impl Worker {
-    /// Takes one job after the other.
+    /// Takes one job after the other. After one that failed the next may well fail, too, and each costs the
+    /// metastore two commands: while the bucket is away, all compactors together must not keep it busy.
     async fn work(&self, stop: Stop) {
+        let poll_interval = self.config.poll_interval.0;
+        let mut pause = poll_interval;
         while !stop.is_stopped() {
             let found = stop.or(self.lease()).await;
             match found {
                 None => return,
-                Some(Ok(Some(spec))) => {
-                    self.do_job(spec, &stop).await;
-                    continue;
-                }
-                Some(Ok(None)) => {}
+                Some(Ok(Some(spec))) => match self.do_job(spec, &stop).await {
+                    true => {
+                        pause = poll_interval;
+                        continue;
+                    }
+                    false => pause = (2 * pause).min(PAUSE_MAX * poll_interval),
+                },
+                Some(Ok(None)) => pause = poll_interval,
                 Some(Err(error)) => tracing::debug!(%error, "no job is to be had now"),
             }
-            if stop.or(self.deps.clock.sleep(self.config.poll_interval.0)).await.is_none() {
+            if stop.or(self.deps.clock.sleep(pause)).await.is_none() {
                 return;
             }
         }

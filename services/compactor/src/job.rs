@@ -32,8 +32,9 @@ struct Made {
 }
 
 impl Worker {
-    /// Does a job; whatever becomes of it, the catalog knows in the end, or the lease runs out.
-    pub(crate) async fn do_job(&self, spec: JobSpec, stop: &Stop) {
+    /// Does a job; whatever becomes of it, the catalog knows in the end, or the lease runs out. Gives whether
+    /// it was done.
+    pub(crate) async fn do_job(&self, spec: JobSpec, stop: &Stop) -> bool {
         let started = self.deps.clock.monotonic();
         self.metrics.running.inc();
         let done = tokio::select! {
@@ -50,8 +51,12 @@ impl Worker {
             Err(error) => error.kind().as_str(),
         };
         self.metrics.jobs.with_label_values(&[outcome]).inc();
-        if let Err(error) = done {
-            self.give_up(&spec, &error).await;
+        match done {
+            Ok(()) => true,
+            Err(error) => {
+                self.give_up(&spec, &error).await;
+                false
+            }
         }
     }
 

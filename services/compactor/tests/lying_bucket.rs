@@ -338,6 +338,29 @@ impl World {
         assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), self.expected);
     }
 
+    /// Starts a compactor, until what is given back stops.
+    fn start_compactor(&self, poll_interval: Span) -> Stop {
+        let mut routes = RoutesBuilder::default();
+        routes.add_service(MetastoreServiceServer::new(self.metastore.clone()));
+        routes.add_service(CompactionServiceServer::new(self.metastore.clone()));
+        let config = Config {
+            poll_interval,
+            orphan_interval: Span(4 * poll_interval.0),
+            cpu_share: 1.0,
+            ..Config::default()
+        };
+        let parts = Parts {
+            metastore: Channel::local(routes.routes()),
+            bucket: self.lying.clone(),
+            node: NodeId::parse("compactor-0").unwrap(),
+            topology: watch::Sender::new(SharedTopology::default()).subscribe(),
+        };
+        let compactor = config.build(self.deps.clone(), parts).unwrap();
+        let stop = Stop::new();
+        self.deps.tasks.spawn(compactor.run(stop.clone()));
+        stop
+    }
+
     async fn in_bucket(&self) -> BTreeSet<String> {
         self.honest.list("").map_ok(|object| object.key).try_collect().await.unwrap()
     }
@@ -346,24 +369,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lying_bucket_loses_and_doubles_nothing() {
     let mut world = World::new();
-    let mut routes = RoutesBuilder::default();
-    routes.add_service(MetastoreServiceServer::new(world.metastore.clone()));
-    routes.add_service(CompactionServiceServer::new(world.metastore.clone()));
-    let config = Config {
-        poll_interval: Span::millis(5),
-        orphan_interval: Span::millis(20),
-        cpu_share: 1.0,
-        ..Config::default()
-    };
-    let parts = Parts {
-        metastore: Channel::local(routes.routes()),
-        bucket: world.lying.clone(),
-        node: NodeId::parse("compactor-0").unwrap(),
-        topology: watch::Sender::new(SharedTopology::default()).subscribe(),
-    };
-    let compactor = config.build(world.deps.clone(), parts).unwrap();
-    let stop = Stop::new();
-    world.deps.tasks.spawn(compactor.run(stop.clone()));
+    let stop = world.start_compactor(Span::millis(5));
     for round in 0..40 {
         if round % 2 == 0 {
             world.flush().await;
@@ -392,6 +398,26 @@ async fn a_lying_bucket_loses_and_doubles_nothing() {
     world.check().await;
     let parked = world.metastore.state.lock().strikes().filter(|(_, s)| s.is_parked()).count();
     assert_eq!(parked, 0);
+    stop.stop();
+    world.deps.tasks.finish().await;
+}
+
+/// Every attempt at a job is two commands of the metastore.
+#[tokio::test(start_paused = true)]
+async fn jobs_that_fail_are_not_tried_without_a_pause() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.flush().await;
+    }
+    for _ in 0..10_000 {
+        world.plan.inject(Operation::Get, Fault::FailBefore);
+    }
+    let before = world.metastore.state.lock().revision();
+    let stop = world.start_compactor(Span::millis(1_000));
+    world.deps.clock.sleep(Duration::from_secs(60)).await;
+    let commands = world.metastore.state.lock().revision() - before;
+    // After 0, 2, 6 and 14 seconds, and every 12 from then on.
+    assert!((8..=20).contains(&commands), "{commands} commands within a minute");
     stop.stop();
     world.deps.tasks.finish().await;
 }

@@ -14,6 +14,10 @@ impl Rule for ListedIsThere {
         "P5"
     }
 
+    fn sees_catalog_only(&self) -> bool {
+        false
+    }
+
     fn check(
         &mut self,
         _: &Name,

@@ -14,6 +14,10 @@ impl Rule for ReadIsThere {
         "I5"
     }
 
+    fn sees_catalog_only(&self) -> bool {
+        false
+    }
+
     fn check(&mut self, _: &Name, _: &State, _: bool, cluster: &Cluster) -> Result<(), String> {
         let missed = cluster.outside.store.take_missed();
         // Compactors whose job was given to another may look for what that one has replaced.

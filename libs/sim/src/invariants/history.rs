@@ -12,7 +12,6 @@ use crate::network::Name;
 #[derive(Default)]
 pub(super) struct OneHistory {
     hashes: BTreeMap<u64, u64>,
-    last: BTreeMap<Name, u64>,
 }
 
 impl Rule for OneHistory {
@@ -20,11 +19,12 @@ impl Rule for OneHistory {
         "I1"
     }
 
-    fn check(&mut self, member: &Name, state: &State, _: bool, _: &Cluster) -> Result<(), String> {
+    fn sees_catalog_only(&self) -> bool {
+        true
+    }
+
+    fn check(&mut self, _: &Name, state: &State, _: bool, _: &Cluster) -> Result<(), String> {
         let revision = state.revision();
-        if self.last.insert(member.clone(), revision) == Some(revision) {
-            return Ok(());
-        }
         let hash = state.state_hash();
         match *self.hashes.entry(revision).or_insert(hash) {
             known if known == hash => Ok(()),

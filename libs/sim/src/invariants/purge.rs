@@ -15,6 +15,10 @@ impl Rule for PurgedIsFlushed {
         "I4"
     }
 
+    fn sees_catalog_only(&self) -> bool {
+        false
+    }
+
     fn check(
         &mut self,
         _: &Name,

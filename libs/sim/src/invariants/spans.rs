@@ -20,6 +20,10 @@ impl Rule for NotMoreThanFlushed {
         "I6"
     }
 
+    fn sees_catalog_only(&self) -> bool {
+        true
+    }
+
     fn check(
         &mut self,
         _: &Name,

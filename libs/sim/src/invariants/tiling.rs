@@ -16,6 +16,10 @@ impl Rule for FlushesTile {
         "I3"
     }
 
+    fn sees_catalog_only(&self) -> bool {
+        true
+    }
+
     fn check(&mut self, _: &Name, state: &State, _: bool, _: &Cluster) -> Result<(), String> {
         let mut borders: BTreeMap<(u32, u64), u64> = BTreeMap::new();
         for object in state.objects() {

@@ -19,6 +19,10 @@ impl Rule for OnlyGrows {
         "I2"
     }
 
+    fn sees_catalog_only(&self) -> bool {
+        true
+    }
+
     fn check(&mut self, _: &Name, state: &State, _: bool, _: &Cluster) -> Result<(), String> {
         let revision = state.revision();
         for (shard, log) in state.shard_logs() {
