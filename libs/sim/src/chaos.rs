@@ -1,6 +1,8 @@
 //! What goes wrong in the first phase of a run, and how all of it ends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clew_node::rpc::Channel;
@@ -39,6 +41,8 @@ pub(crate) struct Chaos {
     /// Whether there are more shards already.
     pub(crate) has_grown: Arc<Mutex<bool>>,
     pub(crate) haste: Haste,
+    /// How many faults have begun, or were left out.
+    pub(crate) begun: Arc<AtomicU64>,
 }
 
 impl Chaos {
@@ -56,12 +60,18 @@ impl Chaos {
         self.cluster.clock.sleep(duration).await;
     }
 
-    /// Does harm for ever.
-    pub(crate) async fn run(self) {
+    /// Does harm for ever: every fault but those that are left out. Each has dice of its own, so that leaving
+    /// one out changes nothing about when the others come and what they are.
+    pub(crate) async fn run(self, only: Option<BTreeSet<u64>>) {
         loop {
             self.sleep(self.millis(500, 6_000)).await;
-            let own = self.clone();
             let lot = self.rng.below(100);
+            let own = Chaos { rng: Rng::seeded(self.rng.next_u64()), ..self.clone() };
+            let number = self.begun.fetch_add(1, Ordering::Relaxed);
+            if only.as_ref().is_some_and(|only| !only.contains(&number)) {
+                continue;
+            }
+            self.journal.note(format_args!("fault {number}"));
             self.process.spawn(async move { Box::pin(own.once(lot)).await });
         }
     }

@@ -24,6 +24,7 @@ mod node;
 mod planted;
 mod raft_link;
 mod run;
+mod shrink;
 mod time;
 
 // The wiring of the binary, which has no library to depend on: the same files.
@@ -41,3 +42,4 @@ mod topology;
 pub use cluster::Shape;
 pub use planted::{PLANTED, WITHIN};
 pub use run::{Options, Report, run};
+pub use shrink::smallest;

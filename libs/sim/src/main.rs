@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use clew_sim::{Options, PLANTED, Report, Shape, run};
+use clew_sim::{Options, PLANTED, Report, Shape, run, smallest};
 
 // As in production; a sixth of the time is spent on memory.
 #[global_allocator]
@@ -23,6 +23,12 @@ struct Args {
     /// Runs this seed alone and prints what happens.
     #[arg(long)]
     seed: Option<u64>,
+    /// Of the faults of a seed only these happen, by number.
+    #[arg(long, value_delimiter = ',')]
+    only: Option<Vec<u64>>,
+    /// Leaves out faults of the seed, which fails, as long as it still breaks the same rule.
+    #[arg(long, requires = "seed")]
+    shrink: bool,
     /// How long things go wrong in each run, in virtual seconds.
     #[arg(long, default_value_t = 180)]
     seconds: u64,
@@ -61,9 +67,13 @@ fn main() -> ExitCode {
         shape: if args.small { Shape::SMALL } else { Shape::USUAL },
         shows,
         planted: args.planted.clone(),
+        only: args.only.as_ref().map(|only| only.iter().copied().collect()),
     };
     if args.table {
         return table(&args, &options);
+    }
+    if let (Some(seed), true) = (args.seed, args.shrink) {
+        return shrink(&options(seed, false));
     }
     if let Some(seed) = args.seed {
         return show(&run(&options(seed, true)), false);
@@ -110,6 +120,44 @@ fn plant(args: &Args, options: &impl Fn(u64, bool) -> Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Runs a seed that fails with fewer and fewer faults, and says which of them are needed.
+fn shrink(options: &Options) -> ExitCode {
+    let report = run(options);
+    let first = report.as_ref().ok().and_then(|report| {
+        let rule = report.violations.first()?.split(' ').next()?.to_owned();
+        let all = options.only.clone().unwrap_or_else(|| (0..report.faults).collect());
+        Some((rule, all))
+    });
+    let Some((rule, all)) = first else {
+        show(&report, false);
+        say("nothing is broken: there is nothing to shrink");
+        return ExitCode::FAILURE;
+    };
+    let with = |faults: &[u64]| Options {
+        only: Some(faults.iter().copied().collect()),
+        ..options.clone()
+    };
+    let mut runs = 0;
+    let left = smallest(all.into_iter().collect(), |faults| {
+        runs += 1;
+        let report = run(&with(faults));
+        let broken = report.iter().flat_map(|report| &report.violations);
+        let still = broken.clone().any(|what| what.split(' ').next() == Some(rule.as_str()));
+        say(&format!("{} faults: {}", faults.len(), if still { &rule } else { "ok" }));
+        still
+    });
+    show(&run(&with(&left)), true);
+    let left: Vec<String> = left.iter().map(u64::to_string).collect();
+    let (seed, seconds) = (options.seed, options.chaos.as_secs());
+    say(&format!(
+        "{rule} needs {} faults ({runs} runs); replay with: \
+         make sim SEED={seed} ARGS=\"--seconds {seconds} --only {}\"",
+        left.len(),
+        left.join(","),
+    ));
+    ExitCode::SUCCESS
+}
+
 /// A table in Markdown of the planted defects.
 fn table(args: &Args, options: &impl Fn(u64, bool) -> Options) -> ExitCode {
     let mut missed = 0;
@@ -149,10 +197,10 @@ fn show(report: &std::io::Result<Report>, with_events: bool) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Report { seed, hash, events, clock, next_random, violations, last, done } = report;
+    let Report { seed, hash, events, clock, next_random, violations, last, done, faults } = report;
     let clock = clock.as_secs_f64();
     say(&format!(
-        "seed {seed}: {} in {clock:.3} s, {events} events, hash {hash:016x}, next {next_random:016x}; {done}",
+        "seed {seed}: {} in {clock:.3} s, {faults} faults, {events} events, hash {hash:016x}, next {next_random:016x}; {done}",
         if violations.is_empty() { "ok" } else { "FAILED" },
     ));
     if violations.is_empty() {

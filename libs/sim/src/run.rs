@@ -1,6 +1,8 @@
 //! One run: a cluster, its clients and what goes wrong, from one seed to a report.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clew_catalog::{ObjectKey, State};
@@ -73,13 +75,15 @@ pub struct Options {
     pub shows: bool,
     /// A planted defect that should be found.
     pub planted: Option<String>,
+    /// The faults that happen, by number; all of them without.
+    pub only: Option<BTreeSet<u64>>,
 }
 
 impl Options {
     /// The usual run of a seed.
     pub fn of(seed: u64) -> Options {
         let chaos = Duration::from_secs(180);
-        Options { seed, chaos, shape: Shape::USUAL, shows: false, planted: None }
+        Options { seed, chaos, shape: Shape::USUAL, shows: false, planted: None, only: None }
     }
 }
 
@@ -96,6 +100,8 @@ pub struct Report {
     pub next_random: u64,
     /// How long it took, in virtual time.
     pub clock: Duration,
+    /// How many faults there were, with those that were left out.
+    pub faults: u64,
     /// The promises that were broken.
     pub violations: Vec<String>,
     /// The last events.
@@ -158,7 +164,7 @@ async fn simulate(options: &Options, polls: Polls) -> std::io::Result<Report> {
     };
     let metastore = cluster.metastore(&actors.client.name).map_err(std::io::Error::other)?;
     let mut scene = Scene { cluster, actors, journal, metastore, rules: Rules::new(), clock };
-    scene.play(options, &fork).await;
+    let faults = scene.play(options, &fork).await;
     let done = scene.summary();
     scene.cluster.end_all().await;
     let (hash, events) = scene.journal.hash();
@@ -168,6 +174,7 @@ async fn simulate(options: &Options, polls: Polls) -> std::io::Result<Report> {
         events,
         next_random: rng.next_u64(),
         clock: scene.clock.monotonic(),
+        faults,
         violations: scene.journal.violations(),
         last: scene.journal.last(),
         done,
@@ -185,7 +192,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn play(&mut self, options: &Options, fork: &impl Fn() -> Rng) {
+    /// Gives how many faults there were.
+    async fn play(&mut self, options: &Options, fork: &impl Fn() -> Rng) -> u64 {
         for node in self.cluster.present() {
             self.cluster.start(node);
         }
@@ -193,7 +201,7 @@ impl Scene {
         if !self.steps(BEGIN_MAX, together).await {
             let late: Vec<&str> = self.late().iter().map(|node| &*node.name).collect();
             self.journal.violation("start", format_args!("not there: {}", late.join(",")));
-            return;
+            return 0;
         }
         self.journal.note(format_args!("the cluster has come together"));
         let (clients, stop) = (Process::new(fork()), Stop::new());
@@ -214,14 +222,16 @@ impl Scene {
             metastore: self.metastore.clone(),
             has_grown: Arc::default(),
             haste: self.actors.haste.clone(),
+            begun: Arc::default(),
         };
-        let harm = Box::pin(chaos.clone().run());
+        let harm = Box::pin(chaos.clone().run(options.only.clone()));
         drop(chaos.process.spawn(harm));
         self.steps(options.chaos, |_| false).await;
         chaos.end().await;
         chaos.end_drains().await;
+        let faults = chaos.begun.load(Ordering::Relaxed);
         if !self.journal.is_clean() {
-            return;
+            return faults;
         }
         // Clients go on for a while in a cluster that is well.
         self.steps(Duration::from_secs(20), |_| false).await;
@@ -234,6 +244,7 @@ impl Scene {
         if self.journal.is_clean() {
             self.check_the_end().await;
         }
+        faults
     }
 
     fn late(&self) -> Vec<&Node> {
