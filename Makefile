@@ -41,6 +41,12 @@ build: system ## Build the binary
 release: system ## Build the binary as it is shipped (slower build, faster program)
 	cargo build --locked --release -p clew --bin clew
 
+PREFIX ?= $(HOME)/.local
+
+.PHONY: install
+install: build ## Copy the binary to PREFIX/bin (~/.local/bin)
+	install -D $(CLEW) $(PREFIX)/bin/clew
+
 .PHONY: test
 test: unit e2e deploy-test ## Run every test
 

@@ -239,7 +239,7 @@ nothing to traces in Grafana; this page lists every value. It is made by `python
 `values.yaml`.
 
 ```sh
-helm install clew helm/clew --namespace clew --create-namespace
+helm install clew helm/clew --namespace clew --create-namespace --wait --timeout 10m
 helm test clew --namespace clew
 ```
 

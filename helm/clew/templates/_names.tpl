@@ -24,8 +24,8 @@
 {{- end -}}
 
 {{- define "clew.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "clew.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "clew.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- if .role }}
 app.kubernetes.io/component: {{ .role }}
 {{- end }}

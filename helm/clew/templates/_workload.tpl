@@ -63,6 +63,11 @@ metadata:
 spec:
   {{- if not .component.autoscaling.enabled }}
   replicas: {{ .component.replicas }}
+  {{- else }}
+  {{- /* The autoscaler's number stays. Without one, Kubernetes would go to a single pod when autoscaling is switched on. */}}
+  {{- with lookup "apps/v1" "Deployment" .root.Release.Namespace $name }}
+  replicas: {{ max (int .spec.replicas) (int $.component.autoscaling.minReplicas) }}
+  {{- end }}
   {{- end }}
   minReadySeconds: {{ .component.minReadySeconds }}
   strategy:

@@ -5,6 +5,7 @@ mod open_files;
 mod watched;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -40,6 +40,10 @@ pub struct Limits {
     pub streams_max: u32,
     /// How long open requests may take to finish after the stop signal.
     pub drain: Duration,
+    /// After about so long a connection takes no more requests, and the client opens another one, maybe to a
+    /// server that was not there before; what is under way is finished. A tenth more at most, so that
+    /// connections that were opened together do not end together. `None`: it stays as long as the client wants.
+    pub age_max: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -51,6 +55,7 @@ impl Default for Limits {
             header_bytes_max: 64 << 10,
             streams_max: 1_000,
             drain: Duration::from_secs(20),
+            age_max: None,
         }
     }
 }
@@ -90,7 +95,6 @@ pub async fn serve(
     let open = Arc::new(Semaphore::new(connections_max));
     let builder = connection_builder(&limits);
     let server = Arc::new(Server { builder, router, clock: clock.clone(), limits: limits.clone() });
-    let graceful = GracefulShutdown::new();
     let cut = Stop::new();
     loop {
         let Some(Ok(permit)) = stop.or(open.clone().acquire_owned()).await else { break };
@@ -106,20 +110,19 @@ pub async fn serve(
         };
         // Nagle's algorithm only delays small answers; failing to switch it off costs latency alone.
         let _ = stream.set_nodelay(true);
-        let watcher = graceful.watcher();
         let (server, credentials) = (server.clone(), credentials.clone());
         let (stop, cut) = (stop.clone(), cut.clone());
         tasks.spawn(async move {
             // Whoever waits for the tasks does not wait for a client that never finishes.
             match credentials {
                 None => {
-                    cut.or(server.serve(stream, watcher)).await;
+                    cut.or(server.serve(stream, peer, &stop)).await;
                 }
                 Some(credentials) => {
                     let within = server.limits.header_timeout;
                     let accepted = stop.or(Box::pin(credentials.accept(stream, peer, within)));
                     if let Some(Some(stream)) = accepted.await {
-                        cut.or(server.serve(stream, watcher)).await;
+                        cut.or(server.serve(stream, peer, &stop)).await;
                     }
                 }
             }
@@ -127,7 +130,9 @@ pub async fn serve(
         });
     }
     drop(socket);
-    if clock.timeout(limits.drain, graceful.shutdown()).await.is_none() {
+    // Each connection has one until it ends.
+    let all = open.acquire_many(u32::try_from(connections_max).unwrap_or(u32::MAX));
+    if clock.timeout(limits.drain, all).await.is_none() {
         tracing::warn!("requests were still open at the end of the drain");
         cut.stop();
     }
@@ -142,7 +147,8 @@ struct Server {
 }
 
 impl Server {
-    async fn serve<S>(&self, stream: S, watcher: hyper_util::server::graceful::Watcher)
+    /// Answers the requests of a connection until it ends, is old, or `stop`.
+    async fn serve<S>(&self, stream: S, peer: SocketAddr, stop: &Stop)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -153,9 +159,34 @@ impl Server {
             let router = router.clone();
             async move { call(router, request).await }
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        if let Err(error) = watcher.watch(connection).await {
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = &mut connection => Some(ended),
+            () = stop.stopped() => None,
+            () = self.grow_old(peer) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    /// Waits until a connection is old. The port of the client stands in for chance.
+    async fn grow_old(&self, peer: SocketAddr) {
+        match self.limits.age_max {
+            Some(age) => {
+                let more = (age / 10).mul_f64(f64::from(peer.port() % 64) / 64.0);
+                self.clock.sleep(age + more).await;
+            }
+            None => std::future::pending().await,
         }
     }
 }
@@ -206,13 +237,16 @@ mod tests {
     }
 
     async fn rig() -> Rig {
+        rig_with(Limits::default()).await
+    }
+
+    async fn rig_with(limits: Limits) -> Rig {
         let time = ManualTime::at(UnixNanos(0));
         let (tasks, stop) = (Tasks::new(1), Stop::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let take = post(|body: axum::body::Bytes| async move { body.len().to_string() });
         let router = Router::new().route("/", get(|| async { "hello" })).route("/take", take);
-        let limits = Limits::default();
         let (clock, spawner) = (time.clock(), tasks.clone());
         tasks.spawn(serve(listener, router, limits, clock, spawner, stop.clone()));
         Rig { time, tasks, stop, addr }
@@ -241,6 +275,27 @@ mod tests {
             let read = advancing(&rig.time, client.read(&mut [0; 10])).await;
             assert!(matches!(read, Ok(0) | Err(_)));
         }
+    }
+
+    #[tokio::test]
+    async fn an_old_connection_finishes_what_it_does_and_ends() {
+        let limits = Limits { age_max: Some(Duration::from_secs(300)), ..Limits::default() };
+        let rig = rig_with(limits).await;
+        let mut client = TcpStream::connect(rig.addr).await.unwrap();
+        client
+            .write_all(b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12")
+            .await
+            .unwrap();
+        for _ in 0..400 {
+            tokio::task::yield_now().await;
+            rig.time.advance(Duration::from_secs(1));
+        }
+        client.write_all(b"345").await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("connection: close") && answer.ends_with('5'), "{answer}");
     }
 
     #[tokio::test]

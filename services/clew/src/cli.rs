@@ -364,6 +364,9 @@ pub(crate) struct Probe {
     /// One round, then exit: with 0 if everything was found
     #[arg(long)]
     pub(crate) once: bool,
+    /// With --once: try again for so long, until everything is found
+    #[arg(long, value_name = "DURATION", requires = "once", value_parser = duration)]
+    pub(crate) within: Option<Duration>,
     /// From one round to the next
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
     pub(crate) interval: Duration,

@@ -119,7 +119,10 @@ fn printed(command: impl AsyncFnOnce(()) -> Result<String, String>) -> ExitCode 
 
 fn probe(options: cli::Probe) -> ExitCode {
     match probe::Settings::of(&options) {
-        Ok(settings) if options.once => printed(async |_| probe::once(settings).await),
+        Ok(settings) if options.once => {
+            let within = options.within.unwrap_or_default();
+            printed(async |_| probe::once(settings, within).await)
+        }
         Ok(settings) => {
             printed(async |_| probe::run(settings, options.listen, options.interval).await)
         }

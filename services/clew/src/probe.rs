@@ -208,24 +208,34 @@ impl Prober {
     }
 }
 
-/// One round; what it found, or an error that says what was not good.
+/// Between two rounds of which the first did not find everything.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// One round, or several until `within` is over as long as something is not good; what the last one found.
 ///
 /// # Errors
 /// The report, if a check was not good.
-pub(crate) async fn once(settings: Settings) -> Result<String, String> {
+pub(crate) async fn once(settings: Settings, within: Duration) -> Result<String, String> {
     let deps = Deps::system(1);
+    let until = deps.clock.monotonic() + within;
     let mut prober = Prober::new(settings, &deps);
-    let made = prober.round().await;
     let line = |made: &Made| {
         let (check, outcome) = (made.check.as_str(), made.outcome.as_str());
         let detail = made.outcome.detail();
         let space = if detail.is_empty() { "" } else { "  " };
         format!("{check:<8} {outcome:<8} {:>5} ms{space}{detail}\n", made.took.as_millis())
     };
-    let report: String = made.iter().map(line).collect();
-    match made.iter().all(|made| made.outcome.is_good()) {
-        true => Ok(report),
-        false => Err(format!("not everything was found\n{}", report.trim_end())),
+    loop {
+        let made = prober.round().await;
+        let report: String = made.iter().map(line).collect();
+        if made.iter().all(|made| made.outcome.is_good()) {
+            return Ok(report);
+        }
+        let is_wrong = made.iter().any(|made| matches!(made.outcome, Outcome::Wrong(_)));
+        if is_wrong || deps.clock.monotonic() + RETRY_DELAY >= until {
+            return Err(format!("not everything was found\n{}", report.trim_end()));
+        }
+        deps.clock.sleep(RETRY_DELAY).await;
     }
 }
 

@@ -126,8 +126,11 @@ impl Phase {
     }
 
     fn serve(&self, deps: &Deps, listener: Listener, router: Router) {
+        self.serve_within(Limits::default(), deps, listener, router);
+    }
+
+    fn serve_within(&self, limits: Limits, deps: &Deps, listener: Listener, router: Router) {
         let (clock, stop) = (deps.clock.clone(), self.stop.clone());
-        let limits = Limits::default();
         let serving = http_server::serve(listener, router, limits, clock, self.tasks.clone(), stop);
         self.tasks.spawn(serving);
     }
@@ -204,7 +207,8 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
         if let Some(ingester) = &ingester {
             ingester.ready().await?;
         }
-        serve_otlp(&built, &otlp, &deps, listeners.otlp_grpc, listeners.otlp_http);
+        let age_max = config.distributor.connection_age_max.0;
+        serve_otlp(&built, &otlp, &deps, listeners.otlp_grpc, listeners.otlp_http, age_max);
         status.set_ready(true);
         vitals.set_ready(true);
         announce(&config);
@@ -271,13 +275,15 @@ fn serve_otlp(
     deps: &Deps,
     grpc: Option<Listener>,
     http: Option<Listener>,
+    age_max: Duration,
 ) {
     let Some(distributor) = &built.distributor else { return };
+    let limits = Limits { age_max: (!age_max.is_zero()).then_some(age_max), ..Limits::default() };
     if let Some(listener) = grpc {
-        otlp.serve(deps, listener, distributor.grpc_router());
+        otlp.serve_within(limits.clone(), deps, listener, distributor.grpc_router());
     }
     if let Some(listener) = http {
-        otlp.serve(deps, listener, distributor.http_router());
+        otlp.serve_within(limits, deps, listener, distributor.http_router());
     }
 }
 

@@ -19,6 +19,9 @@ pub struct Config {
     pub decompressed_bytes_max: Bytes,
     /// How long a request body may take to arrive.
     pub body_timeout: Span,
+    /// After about so long a client is asked to connect anew, so that distributors that were not there
+    /// before get their share; requests under way are finished. 0 leaves connections open.
+    pub connection_age_max: Span,
     /// Spans of one request.
     pub spans_max: usize,
     /// Bytes of one encoded span.
@@ -58,6 +61,7 @@ impl Default for Config {
             body_bytes_max: Bytes::mebi(32),
             decompressed_bytes_max: Bytes::mebi(64),
             body_timeout: Span::seconds(60),
+            connection_age_max: Span::seconds(300),
             spans_max: 500_000,
             span_bytes_max: Bytes::mebi(16),
             span_parts_max: 10_000,

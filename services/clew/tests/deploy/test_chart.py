@@ -407,6 +407,24 @@ def test_all_data_sources_ask_for_what_the_collector_makes():
     assert links["tags"] == [{"key": "service.name", "value": "service_name"}]
 
 
+def test_grafana_looks_a_trace_up_by_its_id_alone():
+    """With a shift Grafana sends a range, and finds nothing outside of it; a negative shift moves it ahead."""
+    chart = named(render(cases.CASES["monitoring"]), "ConfigMap", "clew-datasource")["data"]["clew.yaml"]
+    compose = (ROOT / "deploy/grafana/provisioning/datasources/clew.yaml").read_text()
+    for text in (chart, compose):
+        (source,) = [each for each in yaml.safe_load(text)["datasources"] if each["type"] == "tempo"]
+        assert source["jsonData"]["traceQuery"] == {"timeShiftEnabled": False}
+
+
+@pytest.mark.parametrize("release", ["123456", "1e5", "0x10"])
+def test_a_release_may_be_called_like_a_number(release):
+    for each in render(BUCKET, release=release):
+        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+        selector = each["spec"].get("selector", {}) if each["kind"] in ("Deployment", "StatefulSet") else {}
+        for value in selector.get("matchLabels", {}).values():
+            assert isinstance(value, str), each["metadata"]["name"]
+
+
 @pytest.mark.parametrize("preset", ["small", "medium", "large"])
 def test_presets_are_as_the_page_on_sizing_says(preset):
     """Two shards per core of the ingesters, one each at least, and memory for three times the heads."""

@@ -132,6 +132,25 @@ def test_collector_configurations_use_what_they_define(name):
     assert set(config["service"]["extensions"]) == set(config["extensions"])
 
 
+def test_values_have_the_types_that_the_collector_reads_them_as():
+    """It converts none, and makes no folder that it is not told to."""
+    dns = CONFIGS["tail-sampling-front"]["exporters"]["loadbalancing"]["resolver"]["dns"]
+    assert dns["port"] == "4317"
+    storage = CONFIGS["gateway"]["extensions"]["file_storage"]
+    assert storage["create_directory"] is True
+
+
+def test_metrics_of_spans_have_the_names_that_grafana_asks_for():
+    config = CONFIGS["gateway"]
+    assert config["connectors"]["spanmetrics"]["namespace"] == "traces.spanmetrics"
+    assert config["connectors"]["spanmetrics"]["histogram"]["unit"] == "s"
+    (rules,) = config["processors"]["transform"]["metric_statements"]
+    assert rules["statements"] == [
+        'set(unit, "") where name == "traces.spanmetrics.duration"',
+        'set(name, "traces.spanmetrics.latency") where name == "traces.spanmetrics.duration"']
+    assert config["service"]["pipelines"]["metrics"]["processors"] == ["transform"]
+
+
 @pytest.mark.skipif(COLLECTOR is None, reason="no OpenTelemetry Collector here: set OTELCOL to a binary of "
                     "otelcol-contrib")
 @pytest.mark.parametrize("name", CONFIGS)

@@ -9,15 +9,16 @@ import yaml
 
 from chart import BUCKET, CHART, helm, merged, of_kind, render
 
-STATEFUL_SETS = {"name": "statefulsets", "singularName": "statefulset", "namespaced": True,
-                 "kind": "StatefulSet", "verbs": ["get", "list"]}
+RESOURCES = [{"name": f"{kind.lower()}s", "singularName": kind.lower(), "namespaced": True, "kind": kind,
+              "verbs": ["get", "list"]} for kind in ("StatefulSet", "Deployment")]
 
 
 class Api:
     """As much of the API of Kubernetes as `lookup` asks for."""
 
     def __init__(self, objects):
-        found = {each["metadata"]["name"]: each for each in of_kind(objects, "StatefulSet")}
+        found = {f"{each['kind'].lower()}s/{each['metadata']['name']}": each
+                 for each in of_kind(objects, "StatefulSet", "Deployment")}
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
@@ -47,9 +48,8 @@ class Api:
             if path in ("/api/v1", "/apis/apps/v1"):
                 group = path.removeprefix("/apis/").removeprefix("/api/")
                 return {"kind": "APIResourceList", "groupVersion": group,
-                        "resources": [STATEFUL_SETS] if group == "apps/v1" else []}
-            name = path.removeprefix("/apis/apps/v1/namespaces/tracing/statefulsets/")
-            return found.get(name)
+                        "resources": RESOURCES if group == "apps/v1" else []}
+            return found.get(path.removeprefix("/apis/apps/v1/namespaces/tracing/"))
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -65,7 +65,7 @@ def upgrade(tmp_path):
     """Renders an upgrade of a release that was rendered with other values."""
     def render_over(before, values, change=lambda each: None):
         objects = render(before)
-        for each in of_kind(objects, "StatefulSet"):
+        for each in of_kind(objects, "StatefulSet", "Deployment"):
             change(each)
         api = Api(objects)
         try:
@@ -105,6 +105,27 @@ def test_an_upgrade_needs_the_cluster_only_if_the_number_of_ingesters_changes(up
         "pre-rollback", "pre-upgrade"]
     off = merged(BUCKET, {"ingester": {"scaleIn": {"enabled": False}}})
     assert "scale-in" not in upgrade(FOUR, off).stdout
+
+
+def test_autoscaling_begins_with_the_pods_that_are_there(upgrade):
+    """Without a number Kubernetes would take one, and stop all others, until the autoscaler looks."""
+    scaled = merged(BUCKET, {"querier": {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 9}}})
+
+    def replicas(number):
+        def change(each):
+            if each["metadata"]["name"] == "clew-querier":
+                each["spec"]["replicas"] = number
+        done = upgrade(BUCKET, scaled, change)
+        assert done.returncode == 0, done.stderr
+        (querier,) = [each for each in yaml.safe_load_all(done.stdout)
+                      if each and each["kind"] == "Deployment" and each["metadata"]["name"] == "clew-querier"]
+        return querier["spec"]["replicas"]
+
+    assert replicas(7) == 7
+    assert replicas(2) == 3
+    # Where nothing is there yet, or nobody can be asked, the number is the autoscaler's.
+    (fresh,) = [each for each in of_kind(render(scaled), "Deployment") if each["metadata"]["name"] == "clew-querier"]
+    assert "replicas" not in fresh["spec"]
 
 
 def test_a_release_that_was_stopped_can_be_upgraded(upgrade):

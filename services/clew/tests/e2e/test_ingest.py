@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -442,6 +443,26 @@ def test_grpc_with_gzip(server, ledger):
     assert answer.partial_success.rejected_spans == 0
     assert len(server.trace_spans(trace_id)) == 3
     channel.close()
+
+
+def connections_to(address):
+    """The ports of clients that are connected to a local address."""
+    wanted = f":{int(address.rpartition(':')[2]):04X}"
+    tables = [Path(f"/proc/net/{name}").read_text(encoding="ascii") for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.splitlines()]
+    return {row[1] for row in rows if row[2].endswith(wanted) and row[3] == "01"}
+
+
+def test_grpc_clients_connect_anew_and_lose_nothing(clew):
+    """Or a distributor that was added would never be sent anything."""
+    server = clew("distributor.connection_age_max=500ms")
+    ledger = Ledger(server)
+    seen, until = set(), time.monotonic() + 60
+    while len(seen) < 4:
+        assert time.monotonic() < until, "the connection stays"
+        # No retry anywhere: not one export may fail.
+        assert ledger.stub.Export(ledger.batch(traces=1, spans=1)).partial_success.rejected_spans == 0
+        seen |= connections_to(server.otlp_grpc)
 
 
 def raw_grpc(server, body, method="Export", service="TraceService", **more):
