@@ -44,8 +44,9 @@ release: system ## Build the binary as it is shipped (slower build, faster progr
 PREFIX ?= $(HOME)/.local
 
 .PHONY: install
-install: build ## Copy the binary to PREFIX/bin (~/.local/bin)
-	install -D $(CLEW) $(PREFIX)/bin/clew
+install: build ## Copy the binary that `make run` runs to PREFIX/bin (~/.local/bin)
+	mkdir -p $(PREFIX)/bin
+	install -m 755 $(CLEW) $(PREFIX)/bin/clew
 
 .PHONY: test
 test: unit e2e deploy-test ## Run every test

@@ -7,11 +7,13 @@ mod watched;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -41,8 +43,9 @@ pub struct Limits {
     /// How long open requests may take to finish after the stop signal.
     pub drain: Duration,
     /// After about so long a connection takes no more requests, and the client opens another one, maybe to a
-    /// server that was not there before; what is under way is finished. A tenth more at most, so that
-    /// connections that were opened together do not end together. `None`: it stays as long as the client wants.
+    /// server that was not there before; what is under way is finished, with HTTP/1 one more request is answered. A
+    /// tenth more at most, so that connections that were opened together do not end together. `None`: it stays as
+    /// long as the client wants.
     pub age_max: Option<Duration>,
 }
 
@@ -154,10 +157,11 @@ impl Server {
     {
         let Limits { header_timeout, stall_timeout, .. } = self.limits;
         let stream = Watched::new(stream, &self.clock, header_timeout, stall_timeout);
-        let router = self.router.clone();
+        let (router, life) = (self.router.clone(), Arc::new(Life::default()));
+        let lives = life.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let router = router.clone();
-            async move { call(router, request).await }
+            let (router, life) = (router.clone(), lives.clone());
+            async move { life.answer(router, request).await }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
@@ -165,7 +169,7 @@ impl Server {
             biased;
             ended = &mut connection => Some(ended),
             () = stop.stopped() => None,
-            () = self.grow_old(peer) => None,
+            () = self.grow_old(peer, &life) => None,
         };
         let ended = match ended {
             Some(ended) => ended,
@@ -179,15 +183,43 @@ impl Server {
         }
     }
 
-    /// Waits until a connection is old. The port of the client stands in for chance.
-    async fn grow_old(&self, peer: SocketAddr) {
-        match self.limits.age_max {
-            Some(age) => {
-                let more = (age / 10).mul_f64(f64::from(peer.port() % 64) / 64.0);
-                self.clock.sleep(age + more).await;
+    /// Waits until a connection is old, if it is one of HTTP/2, whose client can be told so at any time. The port
+    /// of the client stands in for chance.
+    async fn grow_old(&self, peer: SocketAddr, life: &Life) {
+        if let Some(age) = self.limits.age_max {
+            let more = (age / 10).mul_f64(f64::from(peer.port() % 64) / 64.0);
+            self.clock.sleep(age.saturating_add(more)).await;
+            life.is_old.store(true, Ordering::Relaxed);
+            if life.is_http2.load(Ordering::Relaxed) {
+                return;
             }
-            None => std::future::pending().await,
         }
+        std::future::pending().await
+    }
+}
+
+/// What is known of a connection.
+#[derive(Default)]
+struct Life {
+    is_http2: AtomicBool,
+    is_old: AtomicBool,
+}
+
+impl Life {
+    /// Answers a request. On an old connection of HTTP/1 it is the last one, and the answer says so: closed between
+    /// two requests, the next could be on its way already, and its client could not tell what became of it.
+    async fn answer(
+        &self,
+        router: Router,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let is_http2 = request.version() == Version::HTTP_2;
+        self.is_http2.store(is_http2, Ordering::Relaxed);
+        let mut response = call(router, request).await?;
+        if !is_http2 && self.is_old.load(Ordering::Relaxed) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
 }
 
@@ -277,25 +309,35 @@ mod tests {
         }
     }
 
+    /// Reads an answer with this body.
+    async fn answer(client: &mut TcpStream, body: &str) -> String {
+        let mut answer = Vec::new();
+        while !answer.ends_with(body.as_bytes()) {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        String::from_utf8(answer).unwrap()
+    }
+
     #[tokio::test]
-    async fn an_old_connection_finishes_what_it_does_and_ends() {
-        let limits = Limits { age_max: Some(Duration::from_secs(300)), ..Limits::default() };
+    async fn an_old_connection_answers_once_more_and_ends() {
+        let limits = Limits {
+            age_max: Some(Duration::from_secs(20)),
+            header_timeout: Duration::from_secs(1_000),
+            ..Limits::default()
+        };
         let rig = rig_with(limits).await;
         let mut client = TcpStream::connect(rig.addr).await.unwrap();
-        client
-            .write_all(b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n12")
-            .await
-            .unwrap();
-        for _ in 0..400 {
+        let ask = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.write_all(ask).await.unwrap();
+        assert!(!answer(&mut client, "hello").await.contains("connection: close"));
+        // Idle, it stays open: the next request may be on its way.
+        for _ in 0..60 {
             tokio::task::yield_now().await;
             rig.time.advance(Duration::from_secs(1));
         }
-        client.write_all(b"345").await.unwrap();
-        let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.unwrap();
-        let answer = String::from_utf8(answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.contains("connection: close") && answer.ends_with('5'), "{answer}");
+        client.write_all(ask).await.unwrap();
+        assert!(answer(&mut client, "hello").await.contains("connection: close"));
+        assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -25,15 +25,16 @@ impl Ending {
             Err(Fatal::StorageError(error)) if error.to_string().contains(CHANNEL_CLOSED) => {
                 Ending::Superseded
             }
-            Err(Fatal::StorageError(_) | Fatal::Panicked) => Ending::Failed,
-            Ok(()) | Err(Fatal::Stopped) => Ending::Closed,
+            // A task that panicked could not say anything.
+            Ok(()) | Err(Fatal::StorageError(_) | Fatal::Panicked) => Ending::Failed,
+            Err(Fatal::Stopped) => Ending::Closed,
         }
     }
 }
 
 /// Tells of an end that nobody asked for.
 pub(crate) fn log_end(group: GroupId, state: &Result<(), Fatal<u64>>) {
-    let reason = state.as_ref().err().map(ToString::to_string);
+    let reason = state.as_ref().err().map_or("its task panicked".to_owned(), ToString::to_string);
     match Ending::of(state) {
         Ending::Closed => {}
         Ending::Superseded => {
@@ -59,6 +60,6 @@ mod tests {
         assert_eq!(failed("the disk is full"), Ending::Failed);
         assert_eq!(Ending::of(&Err(Fatal::Panicked)), Ending::Failed);
         assert_eq!(Ending::of(&Err(Fatal::Stopped)), Ending::Closed);
-        assert_eq!(Ending::of(&Ok(())), Ending::Closed);
+        assert_eq!(Ending::of(&Ok(())), Ending::Failed);
     }
 }

@@ -61,7 +61,7 @@ impl Chaos {
     }
 
     /// Does harm for ever: every fault but those that are left out. Each has dice of its own, so that leaving
-    /// one out changes nothing about when the others come and what they are.
+    /// one out changes nothing about when the others come and of what kind they are.
     pub(crate) async fn run(self, only: Option<BTreeSet<u64>>) {
         loop {
             self.sleep(self.millis(500, 6_000)).await;

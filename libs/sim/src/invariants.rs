@@ -66,6 +66,8 @@ impl Rules {
         for (_, member) in &members {
             self.newest = self.newest.max(member.inspect(State::revision));
         }
+        // One that comes back may have something else under the same number.
+        self.seen.retain(|name, _| members.iter().any(|(here, _)| here == name));
         let mut wanted = Some(self.newest);
         for (name, member) in members {
             member.inspect(|state| {

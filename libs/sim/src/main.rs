@@ -1,5 +1,6 @@
 //! Runs seeds, or one again with its events.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,9 +24,9 @@ struct Args {
     /// Runs this seed alone and prints what happens.
     #[arg(long)]
     seed: Option<u64>,
-    /// Of the faults of a seed only these happen, by number.
-    #[arg(long, value_delimiter = ',')]
-    only: Option<Vec<u64>>,
+    /// Of the faults of a seed only these happen, by number, as 3,17; or none.
+    #[arg(long, value_name = "NUMBERS", value_parser = faults)]
+    only: Option<Faults>,
     /// Leaves out faults of the seed, which fails, as long as it still breaks the same rule.
     #[arg(long, requires = "seed")]
     shrink: bool,
@@ -52,6 +53,15 @@ struct Args {
     log: Option<tracing::Level>,
 }
 
+/// Numbers of faults.
+#[derive(Debug, Clone)]
+struct Faults(BTreeSet<u64>);
+
+fn faults(text: &str) -> Result<Faults, std::num::ParseIntError> {
+    let numbers = text.split(',').filter(|number| *number != "none");
+    Ok(Faults(numbers.map(|number| number.trim().parse()).collect::<Result<_, _>>()?))
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(level) = args.log {
@@ -67,7 +77,7 @@ fn main() -> ExitCode {
         shape: if args.small { Shape::SMALL } else { Shape::USUAL },
         shows,
         planted: args.planted.clone(),
-        only: args.only.as_ref().map(|only| only.iter().copied().collect()),
+        only: args.only.clone().map(|only| only.0),
     };
     if args.table {
         return table(&args, &options);
@@ -148,13 +158,8 @@ fn shrink(options: &Options) -> ExitCode {
     });
     show(&run(&with(&left)), true);
     let left: Vec<String> = left.iter().map(u64::to_string).collect();
-    let (seed, seconds) = (options.seed, options.chaos.as_secs());
-    say(&format!(
-        "{rule} needs {} faults ({runs} runs); replay with: \
-         make sim SEED={seed} ARGS=\"--seconds {seconds} --only {}\"",
-        left.len(),
-        left.join(","),
-    ));
+    let needed = if left.is_empty() { "none".to_owned() } else { left.join(",") };
+    say(&format!("{rule} needs {} faults ({runs} runs): --only {needed}", left.len()));
     ExitCode::SUCCESS
 }
 

@@ -148,13 +148,17 @@ impl Running {
         running
     }
 
-    /// How often it counted a replica that stopped over an error in it.
-    pub(crate) fn replicas_stopped(&self) -> u64 {
+    /// How often it counted a replica that stopped without being asked to: over an error, and as a leader that
+    /// was superseded.
+    pub(crate) fn replicas_stopped(&self) -> (u64, u64) {
         let text = self.probe.lock().metrics.as_ref().and_then(|metrics| metrics.render().ok());
-        let count = text.iter().flat_map(|text| text.lines()).find_map(|line| {
-            line.strip_prefix("clew_ingester_replicas_stopped_total ")?.parse().ok()
-        });
-        count.unwrap_or(0)
+        let text = text.unwrap_or_default();
+        let count = |cause| {
+            let name = format!("clew_ingester_replicas_stopped_total{{cause=\"{cause}\"}} ");
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+        };
+        (count("error"), count("superseded"))
     }
 
     /// Asks it to leave in order.

@@ -21,7 +21,7 @@ pub fn smallest(faults: Vec<u64>, mut fails: impl FnMut(&[u64]) -> bool) -> Vec<
         }
         // What could not go before may go now.
         if piece > 1 || !is_smaller {
-            piece /= 2;
+            piece = (piece / 2).min(kept.len());
         }
     }
     kept

@@ -364,7 +364,7 @@ pub(crate) struct Probe {
     /// One round, then exit: with 0 if everything was found
     #[arg(long)]
     pub(crate) once: bool,
-    /// With --once: try again for so long, until everything is found
+    /// With --once: try again for so long as something does not answer
     #[arg(long, value_name = "DURATION", requires = "once", value_parser = duration)]
     pub(crate) within: Option<Duration>,
     /// From one round to the next

@@ -211,13 +211,13 @@ impl Prober {
 /// Between two rounds of which the first did not find everything.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// One round, or several until `within` is over as long as something is not good; what the last one found.
+/// One round, or more within that time as long as something does not answer; what the last one found.
 ///
 /// # Errors
 /// The report, if a check was not good.
 pub(crate) async fn once(settings: Settings, within: Duration) -> Result<String, String> {
     let deps = Deps::system(1);
-    let until = deps.clock.monotonic() + within;
+    let until = deps.clock.monotonic().saturating_add(within);
     let mut prober = Prober::new(settings, &deps);
     let line = |made: &Made| {
         let (check, outcome) = (made.check.as_str(), made.outcome.as_str());
@@ -231,8 +231,9 @@ pub(crate) async fn once(settings: Settings, within: Duration) -> Result<String,
         if made.iter().all(|made| made.outcome.is_good()) {
             return Ok(report);
         }
-        let is_wrong = made.iter().any(|made| matches!(made.outcome, Outcome::Wrong(_)));
-        if is_wrong || deps.clock.monotonic() + RETRY_DELAY >= until {
+        // What was acknowledged has to be there, and right.
+        let is_final = |made: &Made| matches!(made.outcome, Outcome::Wrong(_) | Outcome::Missing);
+        if made.iter().any(is_final) || deps.clock.monotonic() + RETRY_DELAY >= until {
             return Err(format!("not everything was found\n{}", report.trim_end()));
         }
         deps.clock.sleep(RETRY_DELAY).await;

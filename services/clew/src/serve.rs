@@ -208,7 +208,9 @@ pub(crate) async fn run(config: Config) -> Result<(), ServeError> {
             ingester.ready().await?;
         }
         let age_max = config.distributor.connection_age_max.0;
-        serve_otlp(&built, &otlp, &deps, listeners.otlp_grpc, listeners.otlp_http, age_max);
+        let age_max = (!age_max.is_zero()).then_some(age_max);
+        let limits = Limits { age_max, ..Limits::default() };
+        serve_otlp(&built, &otlp, &deps, (listeners.otlp_grpc, listeners.otlp_http), &limits);
         status.set_ready(true);
         vitals.set_ready(true);
         announce(&config);
@@ -273,17 +275,15 @@ fn serve_otlp(
     built: &Built,
     otlp: &Phase,
     deps: &Deps,
-    grpc: Option<Listener>,
-    http: Option<Listener>,
-    age_max: Duration,
+    (grpc, http): (Option<Listener>, Option<Listener>),
+    limits: &Limits,
 ) {
     let Some(distributor) = &built.distributor else { return };
-    let limits = Limits { age_max: (!age_max.is_zero()).then_some(age_max), ..Limits::default() };
     if let Some(listener) = grpc {
         otlp.serve_within(limits.clone(), deps, listener, distributor.grpc_router());
     }
     if let Some(listener) = http {
-        otlp.serve_within(limits, deps, listener, distributor.http_router());
+        otlp.serve_within(limits.clone(), deps, listener, distributor.http_router());
     }
 }
 

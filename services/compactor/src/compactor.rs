@@ -19,9 +19,6 @@ use crate::metrics::CompactorMetrics;
 use crate::throttle::Throttle;
 use crate::{CompactorError, Config};
 
-/// After jobs that failed one after the other work is looked for so many poll intervals later at most.
-const PAUSE_MAX: u32 = 12;
-
 /// What a compactor is built from besides the world.
 pub struct Parts {
     /// The metastore, whoever leads it.
@@ -93,26 +90,23 @@ impl std::fmt::Debug for Compactor {
 }
 
 impl Worker {
-    /// Takes one job after the other. After one that failed the next may well fail, too, and each costs the
-    /// metastore two commands: while the bucket is away, all compactors together must not keep it busy.
+    /// Takes one job after the other.
     async fn work(&self, stop: Stop) {
-        let poll_interval = self.config.poll_interval.0;
-        let mut pause = poll_interval;
+        // Jobs that failed one after the other over something that passes.
+        let mut failures = 0;
         while !stop.is_stopped() {
             let found = stop.or(self.lease()).await;
             match found {
                 None => return,
-                Some(Ok(Some(spec))) => match self.do_job(spec, &stop).await {
-                    true => {
-                        pause = poll_interval;
-                        continue;
-                    }
-                    false => pause = (2 * pause).min(PAUSE_MAX * poll_interval),
-                },
-                Some(Ok(None)) => pause = poll_interval,
+                Some(Ok(Some(spec))) => {
+                    let passes = self.do_job(spec, failures, &stop).await;
+                    failures = if passes { failures + 1 } else { 0 };
+                    continue;
+                }
+                Some(Ok(None)) => {}
                 Some(Err(error)) => tracing::debug!(%error, "no job is to be had now"),
             }
-            if stop.or(self.deps.clock.sleep(pause)).await.is_none() {
+            if stop.or(self.deps.clock.sleep(self.config.poll_interval.0)).await.is_none() {
                 return;
             }
         }

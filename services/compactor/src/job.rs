@@ -24,6 +24,9 @@ use crate::{CompactorError, crash_point};
 /// Between two attempts to reach the metastore.
 const RETRY_DELAY: Duration = Duration::from_millis(300);
 
+/// How often the rest after a failure is doubled: to 16 poll intervals at most.
+const RESTS_DOUBLED_MAX: u32 = 4;
+
 /// What a job made.
 struct Made {
     outputs: Vec<ObjectMeta>,
@@ -32,9 +35,9 @@ struct Made {
 }
 
 impl Worker {
-    /// Does a job; whatever becomes of it, the catalog knows in the end, or the lease runs out. Gives whether
-    /// it was done.
-    pub(crate) async fn do_job(&self, spec: JobSpec, stop: &Stop) -> bool {
+    /// Does a job; whatever becomes of it, the catalog knows in the end, or the lease runs out. Gives whether it
+    /// failed over something that passes, as so many before it (`failures`).
+    pub(crate) async fn do_job(&self, spec: JobSpec, failures: u32, stop: &Stop) -> bool {
         let started = self.deps.clock.monotonic();
         self.metrics.running.inc();
         let done = tokio::select! {
@@ -51,12 +54,27 @@ impl Worker {
             Err(error) => error.kind().as_str(),
         };
         self.metrics.jobs.with_label_values(&[outcome]).inc();
-        match done {
-            Ok(()) => true,
-            Err(error) => {
-                self.give_up(&spec, &error).await;
-                false
-            }
+        let Err(error) = done else { return false };
+        let passes = error.kind().is_retryable();
+        if passes {
+            tracing::warn!(job = %spec.job, %error, "a compaction failed");
+            self.rest(&spec, failures, stop).await;
+        }
+        self.give_up(&spec, &error).await;
+        passes
+    }
+
+    /// Keeps a job that failed for a while, twice as long after each failure. Given back at once it would be
+    /// taken at once, which costs the metastore two commands each time: while the bucket is away, all
+    /// compactors together must not keep it busy. And as long as it is taken, others get other jobs.
+    async fn rest(&self, spec: &JobSpec, failures: u32, stop: &Stop) {
+        let poll_interval = self.config.poll_interval.0;
+        let pause = poll_interval.saturating_mul(1 << failures.min(RESTS_DOUBLED_MAX));
+        tokio::select! {
+            biased;
+            () = stop.stopped() => {}
+            _ = self.keep_lease(spec) => {}
+            () = self.deps.clock.sleep(pause) => {}
         }
     }
 
@@ -184,7 +202,8 @@ impl Worker {
                     reason: error.to_string(),
                 }));
             }
-            error => tracing::warn!(job = %spec.job, %error, "a compaction failed"),
+            // Nothing is wrong with the inputs.
+            _ => {}
         }
         let abandoned = self.metastore.apply(AbandonJob { job: spec.job, strikes }).await;
         if let Err(error) = abandoned {

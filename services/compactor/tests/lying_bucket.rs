@@ -416,7 +416,7 @@ async fn jobs_that_fail_are_not_tried_without_a_pause() {
     let stop = world.start_compactor(Span::millis(1_000));
     world.deps.clock.sleep(Duration::from_secs(60)).await;
     let commands = world.metastore.state.lock().revision() - before;
-    // After 0, 2, 6 and 14 seconds, and every 12 from then on.
+    // Rests of 1, 2, 4 and 8 seconds, and of 16 from then on.
     assert!((8..=20).contains(&commands), "{commands} commands within a minute");
     stop.stop();
     world.deps.tasks.finish().await;

@@ -45,6 +45,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// comes back sooner, leads and stops again keeps them waiting for ever.
 const REST: Duration = Duration::from_secs(10);
 
+/// The same for one whose vote is known to be superseded. It comes back as the leader it was, and steps down as
+/// soon as it hears of that vote.
+const REST_SUPERSEDED: Duration = Duration::from_secs(1);
+
 /// The shards that have a replica here. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Hosted(Arc<RwLock<BTreeMap<ShardId, Arc<Shard>>>>);
@@ -318,8 +322,7 @@ impl Hosting {
         Ok(())
     }
 
-    /// Follows and leads until the replica stops. If it was not asked to, it is to be opened again: at once
-    /// if another leader is there, after a rest otherwise.
+    /// Follows and leads until the replica stops. If it was not asked to, it is to be opened again after a rest.
     fn run_duties(
         &self,
         shard: Arc<Shard>,
@@ -329,14 +332,15 @@ impl Hosting {
         let duties = shard.clone().run_duties(self.topology.clone(), stop.clone());
         let (clock, reopen) = (self.deps.clock.clone(), self.reopen.clone());
         let disk_failed = self.host.store().failed();
-        let count = self.metrics.replicas_stopped.clone();
+        let stopped = self.metrics.replicas_stopped.clone();
         async move {
             duties.await;
             let is_superseded = shard.group.ending() == Some(Ending::Superseded);
-            if !stop.is_stopped() && !is_superseded && disk_failed.borrow().is_none() {
-                count.inc();
+            if !stop.is_stopped() && disk_failed.borrow().is_none() {
+                let cause = if is_superseded { "superseded" } else { "error" };
+                stopped.with_label_values(&[cause]).inc();
             }
-            let rest = if is_superseded { Duration::ZERO } else { REST };
+            let rest = if is_superseded { REST_SUPERSEDED } else { REST };
             if stop.or(clock.sleep(rest)).await.is_some() {
                 rested.store(true, Ordering::Relaxed);
                 reopen.notify_one();

@@ -14,7 +14,7 @@ pub(crate) struct IngesterMetrics {
     pub(crate) leading: IntGaugeVec,
     pub(crate) unflushed_age: IntGaugeVec,
     pub(crate) head_bytes: IntGauge,
-    pub(crate) replicas_stopped: IntCounter,
+    pub(crate) replicas_stopped: IntCounterVec,
 }
 
 /// Metrics that shards add up in.
@@ -58,9 +58,10 @@ impl IngesterMetrics {
                 "Log index through which everything is in blocks or in the head.",
                 &["shard"],
             ),
-            replicas_stopped: metrics.counter(
+            replicas_stopped: metrics.counters(
                 "clew_ingester_replicas_stopped_total",
-                "Replicas that stopped over an error in them, to be opened again.",
+                "Replicas that stopped without being asked to, to be opened again, by cause.",
+                &["cause"],
             ),
             leading: metrics.gauges(
                 "clew_ingester_leading",

@@ -120,13 +120,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         self.io.is_write_vectored()
     }
 
-    // Flushing and closing wait for nothing on a socket; only writes tell whether the peer takes.
+    // On a socket these wait for nothing. What encrypts keeps some of what was written, and waits here until the
+    // peer has taken it.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_flush(cx);
+        this.wrote(cx, result)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.wrote(cx, result)
     }
 }
 
@@ -143,6 +148,41 @@ mod tests {
     fn watched(time: &ManualTime) -> (Watched<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(8);
         (Watched::new(near, &time.clock(), GREETING, STALL), far)
+    }
+
+    /// Takes any bytes and never gets rid of them, as encryption does above a peer that does not read.
+    struct Full;
+
+    impl AsyncWrite for Full {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_lets_nothing_be_flushed_is_given_up() {
+        let time = ManualTime::default();
+        let mut near = Watched::new(Full, &time.clock(), GREETING, STALL);
+        near.write_all(&[0; 20]).await.unwrap();
+        for _ in 0..2 {
+            let flushing = near.flush();
+            tokio::pin!(flushing);
+            assert!(futures::poll!(&mut flushing).is_pending());
+            time.advance(STALL);
+            assert_eq!(flushing.await.unwrap_err().kind(), ErrorKind::TimedOut);
+        }
     }
 
     #[tokio::test]

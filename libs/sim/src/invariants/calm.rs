@@ -2,6 +2,7 @@
 //! away or half of the nodes gone the metastore does not drown in commands of those who wait.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use clew_catalog::State;
 
@@ -9,15 +10,14 @@ use super::Rule;
 use crate::cluster::Cluster;
 use crate::network::Name;
 
-/// Commands within [`STEPS`]: several times what a cluster of this size needs on its worst days.
+/// Commands within [`WINDOW`]: several times what a cluster of this size needs on its worst days.
 const COMMANDS_MAX: u64 = 600;
 
-/// One minute.
-const STEPS: usize = 120;
+const WINDOW: Duration = Duration::from_secs(60);
 
-/// The newest revision at each of the last steps.
+/// When each of the last revisions was seen first.
 #[derive(Default)]
-pub(super) struct NotKeptBusy(VecDeque<u64>);
+pub(super) struct NotKeptBusy(VecDeque<(Duration, u64)>);
 
 impl Rule for NotKeptBusy {
     fn id(&self) -> &'static str {
@@ -33,16 +33,17 @@ impl Rule for NotKeptBusy {
         _: &Name,
         state: &State,
         is_newest: bool,
-        _: &Cluster,
+        cluster: &Cluster,
     ) -> Result<(), String> {
         if !is_newest {
             return Ok(());
         }
-        if self.0.len() == STEPS {
+        let now = cluster.clock.monotonic();
+        while self.0.front().is_some_and(|(at, _)| *at + WINDOW < now) {
             self.0.pop_front();
         }
-        self.0.push_back(state.revision());
-        let first = self.0.front().copied().unwrap_or_default();
+        self.0.push_back((now, state.revision()));
+        let first = self.0.front().map_or(0, |(_, revision)| *revision);
         match state.revision().saturating_sub(first) {
             commands if commands > COMMANDS_MAX => {
                 Err(format!("{commands} commands within a minute"))
