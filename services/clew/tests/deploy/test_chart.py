@@ -268,13 +268,16 @@ def test_the_internal_port_is_for_nodes_alone():
 # The metastore looks whether the bucket has a cluster already, and backs its catalog up into it.
 USES_BUCKET = {"metastore", "ingester", "compactor", "querier"}
 
+# Where names are asked for, on OpenShift behind the service, too.
+DNS = {53, 5353}
+
 
 def egress(objects, role):
     """The ports that pods of a role may connect to wherever they are."""
     (policy,) = [each for each in of_kind(objects, "NetworkPolicy")
                  if each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == role]
     return {port["port"] for rule in policy["spec"]["egress"] if "to" not in rule
-            for port in rule.get("ports", [])} - {53}
+            for port in rule.get("ports", [])} - DNS
 
 
 def test_whoever_uses_the_bucket_may_reach_it():

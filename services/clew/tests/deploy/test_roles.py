@@ -7,7 +7,7 @@ import pytest
 
 from chart import merged, named, of_kind, render
 from cluster import wait_until
-from harness import http, run_clew
+from harness import Clew, http, run_clew
 from pods import Nodes, value
 from test_chart import known_roles
 
@@ -148,3 +148,21 @@ def test_a_probe_says_what_is_away():
                            "http://127.0.0.1:1", "--timeout", "1s"],
                           capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and "write" in done.stderr and "error" in done.stderr, done
+
+
+def test_a_probe_waits_for_what_is_still_starting():
+    """As `helm test` right after `helm install`."""
+    server = Clew()
+    command = [run_clew.__globals__["BINARY"], "probe", "--once", "--within", "60s", "--query-url", server.url,
+               "--otlp-url", f"http://{server.host}:{server.otlp_http_port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as probe:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                probe.wait(3)
+            server.start()
+            out, err = probe.communicate(timeout=90)
+            assert probe.returncode == 0, err
+            assert all(" ok " in line or " skipped " in line for line in out.splitlines()), out
+        finally:
+            probe.kill()
+            server.close()

@@ -465,6 +465,20 @@ def test_grpc_clients_connect_anew_and_lose_nothing(clew):
         seen |= connections_to(server.otlp_grpc)
 
 
+def test_http_clients_connect_anew_and_lose_nothing(clew):
+    server = clew("distributor.connection_age_max=500ms")
+    ledger = Ledger(server)
+    seen, until = set(), time.monotonic() + 60
+    with requests.Session() as session:
+        while len(seen) < 4:
+            assert time.monotonic() < until, "the connection stays"
+            body = ledger.batch(traces=1, spans=1).SerializeToString()
+            # requests does not send a body again whose connection ended under it.
+            answer = session.post(server.otlp_http, data=body, headers=PROTOBUF, timeout=10)
+            assert answer.status_code == 200
+            seen |= connections_to(server.otlp_grpc.rpartition(":")[0] + f":{server.otlp_http_port}")
+
+
 def raw_grpc(server, body, method="Export", service="TraceService", **more):
     with grpc.insecure_channel(server.otlp_grpc) as channel:
         path = f"/opentelemetry.proto.collector.trace.v1.{service}/{method}"
