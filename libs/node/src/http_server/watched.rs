@@ -63,9 +63,9 @@ impl<S> Watched<S> {
             return result;
         }
         let stall = self.stall.get_or_insert_with(|| sleep(&self.clock, self.stall_timeout));
-        match stall.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(timed_out("the peer takes no bytes"))),
-            Poll::Pending => Poll::Pending,
+        match is_over(stall, cx) {
+            true => Poll::Ready(Err(timed_out("the peer takes no bytes"))),
+            false => Poll::Pending,
         }
     }
 }
@@ -73,6 +73,15 @@ impl<S> Watched<S> {
 fn sleep(clock: &Clock, duration: Duration) -> BoxFuture<'static, ()> {
     let clock = clock.clone();
     Box::pin(async move { clock.sleep(duration).await })
+}
+
+/// Whether a wait is over, also for whoever asks again.
+fn is_over(wait: &mut BoxFuture<'static, ()>, cx: &mut Context<'_>) -> bool {
+    let is_over = wait.as_mut().poll(cx).is_ready();
+    if is_over {
+        *wait = Box::pin(std::future::ready(()));
+    }
+    is_over
 }
 
 fn timed_out(what: &'static str) -> Error {
@@ -91,7 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if result.is_ready() {
             this.heard(&buf.filled()[before..]);
         } else if let Some(greeting) = &mut this.greeting
-            && greeting.as_mut().poll(cx).is_ready()
+            && is_over(greeting, cx)
         {
             return Poll::Ready(Err(timed_out("the peer sends no request")));
         }
@@ -176,13 +185,14 @@ mod tests {
         let time = ManualTime::default();
         let mut near = Watched::new(Full, &time.clock(), GREETING, STALL);
         near.write_all(&[0; 20]).await.unwrap();
-        for _ in 0..2 {
+        {
             let flushing = near.flush();
             tokio::pin!(flushing);
             assert!(futures::poll!(&mut flushing).is_pending());
             time.advance(STALL);
             assert_eq!(flushing.await.unwrap_err().kind(), ErrorKind::TimedOut);
         }
+        assert_eq!(near.shutdown().await.unwrap_err().kind(), ErrorKind::TimedOut);
     }
 
     #[tokio::test]
