@@ -23,8 +23,8 @@ use serde_json::{Value, json};
 use crate::cli::{Cluster, ClusterCommand};
 use crate::member::Reached;
 
-/// Replicas of a shard that begins again.
-const RECOVERED_REPLICAS: usize = 3;
+/// Replicas of a shard.
+const REPLICAS: usize = 3;
 
 /// Between two looks at a node that is drained.
 const LOOK_DELAY: Duration = Duration::from_millis(500);
@@ -104,6 +104,12 @@ fn node_id(name: &str) -> Result<NodeId, Problem> {
 }
 
 pub(crate) async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<String, Problem> {
+    let topology = look(channel).await?;
+    let others = others_than(node, &topology);
+    if others == 0 {
+        let message = format!("no other node can take what {node} holds: start an ingester first");
+        return Err(Problem::new(ErrorKind::Conflict, "nowhere_to_go", message));
+    }
     set_state(channel, node, NodeState::Draining).await?;
     if !waits {
         return Ok(String::new());
@@ -113,10 +119,22 @@ pub(crate) async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<
         let topology = look(channel).await?;
         let left = topology.shards.values().filter(|place| is_on(&topology, place, node)).count();
         if left == 0 {
-            return Ok(format!("{node} holds no replica any more and can be taken away\n"));
+            let few = match others < REPLICAS {
+                true => format!(
+                    "shards have {others} replicas now, not {REPLICAS}: add an ingester before another one is away\n"
+                ),
+                false => String::new(),
+            };
+            return Ok(format!("{node} holds no replica any more and can be taken away\n{few}"));
         }
         clock.sleep(LOOK_DELAY).await;
     }
+}
+
+/// Ingesters beside a node that are not to leave.
+fn others_than(node: &str, topology: &Topology) -> usize {
+    let ingesters = topology.nodes.iter().filter(|info| info.roles.contains(Roles::INGESTER));
+    ingesters.filter(|info| info.node.as_str() != node && info.state == NodeState::Active).count()
 }
 
 /// Takes out a node that nobody hears of and nothing is on.
@@ -172,7 +190,7 @@ async fn recover(channel: &Channel, shard: ShardId, force: bool) -> Result<Strin
     let mut replicas: Vec<ReplicaId> = able.filter_map(|info| info.replica).collect();
     // Those that were to have it first, so that little moves afterwards.
     replicas.sort_by_key(|replica| !place.placed.contains(replica));
-    replicas.truncate(RECOVERED_REPLICAS);
+    replicas.truncate(REPLICAS);
     let rng = Rng::from_os();
     let mut request = [0; 16];
     request[..8].copy_from_slice(&rng.next_u64().to_be_bytes());

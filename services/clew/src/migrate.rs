@@ -204,7 +204,7 @@ no_such_thing: 1
         assert_eq!(yaml["http_addr"], "0.0.0.0:3100");
         assert_eq!(yaml["otlp_grpc_addr"], "0.0.0.0:14317");
         assert_eq!(yaml["querier"]["http_api_prefix"], "/tempo");
-        assert_eq!(yaml["bucket"]["url"], "s3://traces/prod");
+        assert_eq!(yaml["bucket"]["url"], "s3://traces/prod/clew");
         assert_eq!(yaml["bucket"]["endpoint"], "http://minio:9000");
         assert_eq!(yaml["distributor"]["tenant_rate_bytes"], 1_000_000);
         assert!(!migrated.yaml.contains("canary") && !migrated.report.contains("canary"));

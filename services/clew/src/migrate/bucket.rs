@@ -54,11 +54,11 @@ fn text<'a>(from: &'a Value, key: &str) -> Option<&'a str> {
     from[key].as_str().filter(|text| !text.is_empty())
 }
 
-/// `scheme://bucket/prefix`, and what the two keys became.
+/// `scheme://bucket/prefix/clew`, a place of its own beside Tempo's blocks, and what the two keys became.
 fn url(from: &Value, provider: &str, scheme: &str, bucket: &str, place: &mut Place) {
     let Some(name) = text(from, bucket) else { return };
     let prefix = text(from, "prefix").map(|prefix| format!("/{}", prefix.trim_matches('/')));
-    place.set("bucket.url", format!("{scheme}://{name}{}", prefix.unwrap_or_default()));
+    place.set("bucket.url", format!("{scheme}://{name}{}/clew", prefix.unwrap_or_default()));
     place.became(&format!("{provider}.{bucket}"), "bucket.url", OTHER_LAYOUT);
     place.became(&format!("{provider}.prefix"), "bucket.url", "");
 }
@@ -162,7 +162,7 @@ mod tests {
     fn each_provider_has_an_address() {
         let s3 = settings(json!({"backend": "s3", "s3": {
             "bucket": "traces", "endpoint": "s3.dualstack.eu-central-1.amazonaws.com"}}));
-        assert!(s3.contains(&("bucket.url".to_owned(), json!("s3://traces"))));
+        assert!(s3.contains(&("bucket.url".to_owned(), json!("s3://traces/clew"))));
         assert!(s3.contains(&("bucket.region".to_owned(), json!("eu-central-1"))));
         let old = settings(json!({"backend": "s3", "s3": {
             "bucket": "traces", "endpoint": "s3-us-west-2.amazonaws.com",
@@ -185,7 +185,7 @@ mod tests {
         }
         let gcs = settings(json!({"backend": "gcs", "gcs": {
             "bucket_name": "traces", "prefix": "/a/"}}));
-        assert_eq!(gcs, [("bucket.url".to_owned(), json!("gs://traces/a"))]);
+        assert_eq!(gcs, [("bucket.url".to_owned(), json!("gs://traces/a/clew"))]);
         for (endpoint, expected) in [
             ("https://storage.googleapis.com/storage/v1/", None),
             (

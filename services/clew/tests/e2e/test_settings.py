@@ -462,3 +462,14 @@ def test_peers_may_come_later(clew):
     ledger = Ledger(distributor)
     assert ledger.send(request([span(b"P" * 16, b"12345678")]))
     assert querier.trace_spans(b"P".hex() * 16) == [b"12345678".hex()]
+
+
+def test_a_node_that_nobody_can_stand_in_for_is_not_drained(clew):
+    server = clew()
+    at = ["--addr", server.rpc_addr]
+    (node,) = json.loads(run_clew("cluster", *at, "status", "--json").stdout)["nodes"]
+    for more in ([], ["--no-wait"]):
+        done = run_clew("cluster", *at, "drain", node["name"], *more)
+        assert done.returncode == 1 and "no other node" in done.stderr, done
+    (node,) = json.loads(run_clew("cluster", *at, "status", "--json").stdout)["nodes"]
+    assert node["state"] == "active", node
