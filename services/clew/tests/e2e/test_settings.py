@@ -469,7 +469,7 @@ def test_a_node_that_nobody_can_stand_in_for_is_not_drained(clew):
     at = ["--addr", server.rpc_addr]
     (node,) = json.loads(run_clew("cluster", *at, "status", "--json").stdout)["nodes"]
     for more in ([], ["--no-wait"]):
-        done = run_clew("cluster", *at, "drain", node["name"], *more)
+        done = run_clew("cluster", *at, "drain", node["node"], *more)
         assert done.returncode == 1 and "no other node" in done.stderr, done
     (node,) = json.loads(run_clew("cluster", *at, "status", "--json").stdout)["nodes"]
     assert node["state"] == "active", node
