@@ -23,6 +23,7 @@ pub(crate) async fn run(delete: Delete) -> Result<String, String> {
         let answer = ask(&api, Method::GET, "/api/deletions", &[]).await?;
         return Ok(listed(&answer));
     }
+    let by_id = !trace_ids.is_empty();
     let mut parameters: Vec<(&str, String)> =
         trace_ids.into_iter().map(|id| ("traceID", id)).collect();
     parameters.extend(query.map(|query| ("q", query)));
@@ -32,15 +33,21 @@ pub(crate) async fn run(delete: Delete) -> Result<String, String> {
     let answer = ask(&api, Method::POST, "/api/deletions", &parameters).await?;
     let traces = answer["traces"].as_u64().unwrap_or(0);
     let ids = answer["traceIDs"].as_array().cloned().unwrap_or_default();
+    let plural = if traces == 1 { "" } else { "s" };
     let mut text = match (dry_run, answer["more"].as_bool().unwrap_or(false)) {
-        (true, true) => format!("would delete {traces} traces and more, among them:\n"),
-        (true, false) => format!("would delete {traces} traces:\n"),
-        (false, _) => format!("deleted {traces} traces:\n"),
+        (true, true) => format!("would delete {traces} trace{plural} and more, among them:\n"),
+        (true, false) => format!("would delete {traces} trace{plural}:\n"),
+        (false, _) => format!("deleted {traces} trace{plural}:\n"),
     };
     for id in ids.iter().filter_map(Value::as_str) {
         text.push_str("  ");
         text.push_str(id);
         text.push('\n');
+    }
+    if by_id {
+        text.push_str(
+            "an id is not looked up first: --list tells what was found and removed of it\n",
+        );
     }
     if !dry_run {
         let names = answer["deletions"].as_array().cloned().unwrap_or_default();
