@@ -147,8 +147,8 @@ impl std::fmt::Debug for Compressor {
 
 thread_local! {
     /// The context of the last [`Decompressor`] of this thread: memory and nothing else, since each frame
-    /// begins anew. One takes some 100 KB and asks the processor what it can do, for which a virtual machine may
-    /// need as long as for the bytes of a small section; blocks are opened by the thousand.
+    /// begins anew. A new one asks the processor what it can do, for which a virtual machine may need as long as for
+    /// the bytes of a small section; blocks are opened by the thousand.
     static SPARE: Cell<Option<zstd::bulk::Decompressor<'static>>> = const { Cell::new(None) };
 }
 

@@ -105,8 +105,8 @@ fn node_id(name: &str) -> Result<NodeId, Problem> {
 
 pub(crate) async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<String, Problem> {
     let topology = look(channel).await?;
-    let others = others_than(node, &topology);
-    if others == 0 {
+    let ingesters = ingesters_without(node, &topology);
+    if ingesters == Some(0) {
         let message = format!("no other node can take what {node} holds: start an ingester first");
         return Err(Problem::new(ErrorKind::Conflict, "nowhere_to_go", message));
     }
@@ -119,22 +119,21 @@ pub(crate) async fn drain(channel: &Channel, node: &str, waits: bool) -> Result<
         let topology = look(channel).await?;
         let left = topology.shards.values().filter(|place| is_on(&topology, place, node)).count();
         if left == 0 {
-            let few = match others < REPLICAS {
-                true => format!(
-                    "shards have {others} replicas now, not {REPLICAS}: add an ingester before another one is away\n"
-                ),
-                false => String::new(),
-            };
+            let few = ingesters.filter(|left| *left < REPLICAS).map_or(String::new(), |left| {
+                format!("{left} ingesters are left, and shards want {REPLICAS} replicas: add one\n")
+            });
             return Ok(format!("{node} holds no replica any more and can be taken away\n{few}"));
         }
         clock.sleep(LOOK_DELAY).await;
     }
 }
 
-/// Ingesters beside a node that are not to leave.
-fn others_than(node: &str, topology: &Topology) -> usize {
+/// The ingesters that stay when a node goes, if it is one.
+fn ingesters_without(node: &str, topology: &Topology) -> Option<usize> {
     let ingesters = topology.nodes.iter().filter(|info| info.roles.contains(Roles::INGESTER));
-    ingesters.filter(|info| info.node.as_str() != node && info.state == NodeState::Active).count()
+    let (own, others): (Vec<_>, Vec<_>) = ingesters.partition(|info| info.node.as_str() == node);
+    let stay = others.iter().filter(|info| info.state == NodeState::Active).count();
+    (!own.is_empty()).then_some(stay)
 }
 
 /// Takes out a node that nobody hears of and nothing is on.
